@@ -1,0 +1,5 @@
+//! restic's repository format.
+pub mod chunker;
+pub mod hash;
+pub mod id;
+pub mod tree;
