@@ -30,17 +30,17 @@ impl Packing {
         buffer.clear();
         // Room for the MAC too, so that sealing does not move the bytes.
         buffer.reserve(zstd_safe::compress_bound(plain.len()) + crypto::OVERHEAD);
-        buffer.resize(crypto::IV, 0);
+        buffer.resize(crypto::IV_BYTES, 0);
         // A length of 0 means "not compressed", so an empty blob never is.
         if compress && !plain.is_empty() {
             let mut tail = AppendTo(buffer);
             let written = self.compressor.compress_to_buffer(plain, &mut tail);
             written.expect("the buffer holds the bound that zstd gave");
-            if buffer.len() - crypto::IV < plain.len() {
+            if buffer.len() - crypto::IV_BYTES < plain.len() {
                 let length = u32::try_from(plain.len()).expect("blobs are far below 4 GiB");
                 return (buffer, length);
             }
-            buffer.truncate(crypto::IV);
+            buffer.truncate(crypto::IV_BYTES);
         }
         buffer.extend_from_slice(plain);
         (buffer, 0)
@@ -60,21 +60,21 @@ struct AppendTo<'a>(&'a mut Vec<u8>);
 // the bytes it reports.
 unsafe impl zstd_safe::WriteBuf for AppendTo<'_> {
     fn as_slice(&self) -> &[u8] {
-        &self.0[crypto::IV..]
+        &self.0[crypto::IV_BYTES..]
     }
 
     fn capacity(&self) -> usize {
-        self.0.capacity() - crypto::IV
+        self.0.capacity() - crypto::IV_BYTES
     }
 
     fn as_mut_ptr(&mut self) -> *mut u8 {
         // SAFETY: the vector begins with the IV's room.
-        unsafe { self.0.as_mut_ptr().add(crypto::IV) }
+        unsafe { self.0.as_mut_ptr().add(crypto::IV_BYTES) }
     }
 
     unsafe fn filled_until(&mut self, n: usize) {
         // SAFETY: the caller has initialized n bytes behind the IV's room.
-        unsafe { self.0.set_len(crypto::IV + n) }
+        unsafe { self.0.set_len(crypto::IV_BYTES + n) }
     }
 }
 

@@ -51,6 +51,12 @@ pub struct PackBuilder {
 }
 
 impl PackBuilder {
+    /// An empty pack that fills a buffer used before.
+    pub fn in_buffer(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        PackBuilder { bytes, blobs: Vec::new() }
+    }
+
     /// Appends a sealed blob. The pack stays below 4 GiB: it is written long before.
     pub fn push(&mut self, id: Id, kind: BlobKind, sealed: &[u8], uncompressed_length: u32) {
         let offset = u32::try_from(self.bytes.len()).expect("packs are far below 4 GiB");
@@ -76,7 +82,7 @@ impl PackBuilder {
 
     /// Appends the header. Gives the pack's bytes and what is in it.
     pub fn finish(mut self, key: &MasterKey) -> (Vec<u8>, Vec<PackedBlob>) {
-        let mut header = vec![0; crypto::IV];
+        let mut header = vec![0; crypto::IV_BYTES];
         for blob in &self.blobs {
             let kind = match blob.kind {
                 BlobKind::Data => 0,

@@ -61,7 +61,7 @@ impl Repository {
         let key_id = write_key(&*storage, &key, password, holder)?;
         let polynomial = options.polynomial.unwrap_or_else(Polynomial::random);
         let config = Config { version: 2, id: random_id(), chunker_polynomial: polynomial.to_string() };
-        let mut sealed = vec![0; crypto::IV];
+        let mut sealed = vec![0; crypto::IV_BYTES];
         sealed.extend(serde_json::to_vec(&config).expect("a configuration is always JSON"));
         key.seal_in_place(&mut sealed);
         match storage.write(&StoredFile::CONFIG, &sealed) {
@@ -158,7 +158,7 @@ impl Repository {
         let mut packing = Packing::new();
         let mut marked;
         let (sealed, _) = if self.compresses() {
-            marked = vec![0; crypto::IV];
+            marked = vec![0; crypto::IV_BYTES];
             marked.push(COMPRESSED);
             marked.extend(zstd::bulk::compress(plain, 3).expect("zstd compresses whatever fits into memory"));
             (&mut marked, 0)
