@@ -35,6 +35,15 @@ const WRITERS: usize = 2;
 /// What is claimed is spread over this many tables, to be locked apart.
 const SHARDS: usize = 16;
 
+/// Where packs go.
+#[derive(Clone)]
+pub enum Destination {
+    /// Into the repository. Nothing is written before the lock is confirmed, nor after it was lost.
+    Repository(Arc<Lock>),
+    /// Nowhere: a dry run that measures.
+    Nowhere,
+}
+
 /// What a run has added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Added {
@@ -60,7 +69,7 @@ pub struct BlobWriter {
 struct Shared {
     repository: Arc<Repository>,
     index: Arc<Index>,
-    lock: Arc<Lock>,
+    destination: Destination,
     /// Blobs some thread of this run stores or has stored, for each kind.
     claims: [Vec<Mutex<HashSet<Id>>>; 2],
     data_packs: [Mutex<PackBuilder>; OPEN_DATA_PACKS],
@@ -93,13 +102,13 @@ struct FullPack {
 }
 
 impl BlobWriter {
-    /// Starts the writing threads. Nothing is written before the lock is confirmed.
-    pub fn new(repository: &Arc<Repository>, index: &Arc<Index>, lock: &Arc<Lock>) -> Self {
+    /// Starts the writing threads.
+    pub fn new(repository: &Arc<Repository>, index: &Arc<Index>, destination: Destination) -> Self {
         let shards = || (0..SHARDS).map(|_| Mutex::default()).collect();
         let shared = Arc::new(Shared {
             repository: Arc::clone(repository),
             index: Arc::clone(index),
-            lock: Arc::clone(lock),
+            destination,
             claims: [shards(), shards()],
             data_packs: Default::default(),
             tree_pack: Mutex::default(),
@@ -159,7 +168,6 @@ impl BlobWriter {
         }
         sent?;
         self.shared.write_index(true)?;
-        self.shared.lock.confirm()?;
         Ok(self.added())
     }
 
@@ -326,9 +334,11 @@ impl Shared {
     }
 
     fn write_pack(&self, pack: FullPack) -> Result<(), Error> {
-        self.lock.confirm()?;
         let FullPack { id, mut bytes, blobs } = pack;
-        self.repository.storage().write(&StoredFile::new(FileKind::Pack, id), &bytes)?;
+        if let Destination::Repository(lock) = &self.destination {
+            lock.confirm()?;
+            self.repository.storage().write(&StoredFile::new(FileKind::Pack, id), &bytes)?;
+        }
         self.added.packs.fetch_add(1, Ordering::Relaxed);
         bytes.clear();
         lock(&self.buffers).push(bytes);
@@ -351,9 +361,11 @@ impl Shared {
             unindexed.since = Instant::now();
             std::mem::take(&mut unindexed.packs)
         };
-        self.lock.confirm()?;
-        let document = file::encode(packs.iter().map(|(id, blobs)| (*id, &blobs[..])));
-        self.repository.save(FileKind::Index, &document)?;
+        if let Destination::Repository(lock) = &self.destination {
+            lock.confirm()?;
+            let document = file::encode(packs.iter().map(|(id, blobs)| (*id, &blobs[..])));
+            self.repository.save(FileKind::Index, &document)?;
+        }
         Ok(())
     }
 }

@@ -26,4 +26,4 @@ pub mod tree;
 
 pub use compression::{Packing, Unpacking};
 pub use error::Error;
-pub use repository::{InitOptions, Repository};
+pub use repository::{BlobReader, InitOptions, Repository, list_keys, wrong_hash};

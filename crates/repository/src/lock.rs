@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::holder::Holder;
 use crate::id::Id;
 use crate::repository::Repository;
-use crate::storage::{FileKind, Storage as _, StorageError, StoredFile};
+use crate::storage::{FileKind, StorageError, StoredFile};
 use crate::tree::Timestamp;
 
 /// As restic's lock document.
