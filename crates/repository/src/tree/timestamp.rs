@@ -5,6 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A point in time with the zone offset it was written with, so that re-encoding gives the same bytes.
 ///
 /// Two are equal when they are the same instant, whatever their offsets: a file has not changed because the clocks have.
@@ -218,6 +220,19 @@ impl FromStr for Timestamp {
     }
 }
 
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl PartialEq for Timestamp {
     fn eq(&self, other: &Self) -> bool {
         (self.secs, self.nanos) == (other.secs, other.nanos)
@@ -349,6 +364,13 @@ mod tests {
                 .nanos,
             123_456_789
         );
+    }
+
+    #[test]
+    fn documents_hold_times_as_text() {
+        let text = "\"2023-11-14T23:13:20.5+01:00\"";
+        let time: Timestamp = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&time).unwrap(), text);
     }
 
     #[test]
