@@ -1,5 +1,68 @@
-//! Trees: what a directory holds.
+//! Trees: what a directory holds, and restic's JSON for it.
+//!
+//! A tree's name in the repository is the hash of its JSON, so the text must be the very bytes that restic would write:
+//! `{"nodes":[...]}` and a newline, the fields in the order of restic's `Node` (`internal/data/node.go`), empty ones left
+//! out, every string escaped as Go's `encoding/json` does it. What restic 0.17 or newer wrote, decoded and encoded again,
+//! is the same bytes. Older ones were built with Go up to 1.21 and differ in three rare cases; we read them, and write as
+//! the newer do: U+0008 and U+000C in a string were `\u0008` and `\u000c` (now `\b`, `\f`), a link's target that is not
+//! UTF-8 was stored with U+FFFD for each bad byte and no `linktarget_raw`, and in names the characters that Unicode 14 and 15
+//! brought were escaped.
+//!
+//! Decoding takes any order of fields, unknown fields and any white space, and stands hostile input. It does not judge names:
+//! one entry called `..` must not hide its siblings, so the caller asks [`Node::has_safe_name`], skips and reports.
+//!
+//! Trees do not know of blobs, packs or the file system.
+
+mod decode;
+mod encode;
+mod json;
+mod mode;
 mod node;
+mod printable;
+mod quote;
 mod timestamp;
+
+pub use encode::TreeEncoder;
+pub use mode::{file_mode_from_st_mode, st_mode_from_file_mode};
 pub use node::{ExtendedAttribute, Node, NodeKind};
 pub use timestamp::Timestamp;
+
+/// What a directory holds, strictly increasing by the bytes of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// The entries.
+    pub nodes: Vec<Node>,
+}
+
+/// What is wrong with a tree.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TreeError {
+    /// Not JSON, or not of the shape of a tree.
+    #[error("the tree is damaged at byte {offset}: {expected} expected")]
+    Syntax {
+        /// Bytes from the tree's beginning.
+        offset: usize,
+        /// What should have stood there.
+        expected: &'static str,
+    },
+    /// The names do not strictly increase, so that the same name could stand there twice.
+    #[error("the tree is out of order: {name:?} comes after {previous:?}")]
+    Order {
+        /// The name that stands too late, escaped.
+        name: String,
+        /// The one before it, escaped.
+        previous: String,
+    },
+    /// restic writes no entry without a name.
+    #[error("an entry of a tree needs a name")]
+    EmptyName,
+}
+
+impl TreeError {
+    fn order(name: &[u8], previous: &[u8]) -> TreeError {
+        TreeError::Order {
+            name: name.escape_ascii().to_string(),
+            previous: previous.escape_ascii().to_string(),
+        }
+    }
+}
