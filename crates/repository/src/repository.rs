@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::blob::{BlobKind, PackedBlob};
+use crate::chunker::{Chunker, Polynomial};
 use crate::compression::{self, Packing, Unpacking};
 use crate::config::Config;
-use crate::chunker::{Chunker, Polynomial};
 use crate::crypto::{self, KeyFile, MasterKey};
 use crate::error::Error;
 use crate::hash::sha256;
@@ -145,9 +145,7 @@ impl Repository {
         }
         let plain = self.key.open_in_place(&mut sealed).map_err(|error| damaged(error.to_string()))?;
         match plain.first() {
-            Some(&COMPRESSED) => {
-                compression::decompress_file(&plain[1..]).map_err(|error| damaged(error.to_string()))
-            }
+            Some(&COMPRESSED) => compression::decompress_file(&plain[1..]).map_err(|error| damaged(error.to_string())),
             Some(b'{' | b'[') => Ok(plain.to_vec()),
             _ => Err(damaged("it is neither compressed nor JSON".to_owned())),
         }

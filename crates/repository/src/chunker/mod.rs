@@ -30,9 +30,7 @@ pub struct Chunker {
 impl Chunker {
     /// The chunker for a repository's polynomial.
     pub fn new(polynomial: Polynomial) -> Chunker {
-        Chunker {
-            rabin: rabin::Rabin::new(polynomial),
-        }
+        Chunker { rabin: rabin::Rabin::new(polynomial) }
     }
 
     /// The length of the chunk that starts with `data`, if it ends within `data`.

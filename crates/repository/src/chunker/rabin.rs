@@ -43,9 +43,7 @@ impl Rabin {
     /// Of the windows of 64 bytes in `data`, the first at which a chunk ends: the offset of the window's start.
     pub(super) fn find(&self, data: &[u8]) -> Option<usize> {
         let (window, rest) = data.split_at(WINDOW_BYTES);
-        let mut digest = window
-            .iter()
-            .fold(0, |digest, byte| self.enter(digest, *byte));
+        let mut digest = window.iter().fold(0, |digest, byte| self.enter(digest, *byte));
         if digest & CUT_MASK == 0 {
             return Some(0);
         }

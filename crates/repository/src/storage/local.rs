@@ -224,11 +224,13 @@ impl Storage for Local {
     }
 
     fn create(&self) -> Result<(), StorageError> {
-        let create = |directory: &Path, recursive: bool| {
-            match fs::DirBuilder::new().mode(0o700).recursive(recursive).create(directory) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
-                result => result.map_err(|error| io_error("create", directory, error)),
-            }
+        let create = |directory: &Path, recursive: bool| match fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(recursive)
+            .create(directory)
+        {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+            result => result.map_err(|error| io_error("create", directory, error)),
         };
         create(&self.root, true)?;
         for kind in FileKind::LISTED {

@@ -23,10 +23,7 @@ impl<'a> Json<'a> {
     }
 
     pub(super) fn error<T>(&self, expected: &'static str) -> Result<T, TreeError> {
-        Err(TreeError::Syntax {
-            offset: self.at,
-            expected,
-        })
+        Err(TreeError::Syntax { offset: self.at, expected })
     }
 
     /// What has not been read.
@@ -62,11 +59,7 @@ impl<'a> Json<'a> {
     }
 
     pub(super) fn end(&mut self) -> Result<(), TreeError> {
-        if self.peek().is_some() {
-            self.error("the end")
-        } else {
-            Ok(())
-        }
+        if self.peek().is_some() { self.error("the end") } else { Ok(()) }
     }
 
     /// Reads an object; `member` gets each key and must read its value.
@@ -119,11 +112,7 @@ impl<'a> Json<'a> {
 
     /// Passes the opening quote of a string.
     pub(super) fn open_quote(&mut self) -> Result<(), TreeError> {
-        if self.take(b'"') {
-            Ok(())
-        } else {
-            self.error("a string")
-        }
+        if self.take(b'"') { Ok(()) } else { self.error("a string") }
     }
 
     /// Reads a string. As in Go, what is not UTF-8 in it becomes U+FFFD, byte by byte.
@@ -171,11 +160,8 @@ impl<'a> Json<'a> {
                 if !(0xd800..0xdc00).contains(&unit) {
                     return Ok(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER));
                 }
-                let low = self
-                    .rest()
-                    .strip_prefix(b"\\")
-                    .and_then(utf16_unit)
-                    .filter(|low| (0xdc00..0xe000).contains(low));
+                let low =
+                    self.rest().strip_prefix(b"\\").and_then(utf16_unit).filter(|low| (0xdc00..0xe000).contains(low));
                 let Some(low) = low else {
                     return Ok(char::REPLACEMENT_CHARACTER);
                 };
@@ -197,10 +183,7 @@ impl<'a> Json<'a> {
         let mut value = 0_u64;
         let mut digits = 0;
         while let Some(digit @ b'0'..=b'9') = rest.get(digits) {
-            let Some(next) = value
-                .checked_mul(10)
-                .and_then(|value| value.checked_add(u64::from(digit - b'0')))
-            else {
+            let Some(next) = value.checked_mul(10).and_then(|value| value.checked_add(u64::from(digit - b'0'))) else {
                 return self.error(EXPECTED);
             };
             value = next;
@@ -230,10 +213,7 @@ impl<'a> Json<'a> {
             Some(b'[') => self.array(|json| json.skip(below)),
             Some(b'"') => self.string().map(drop),
             Some(b'-' | b'0'..=b'9') => self.skip_number(),
-            _ => match [&b"null"[..], b"true", b"false"]
-                .iter()
-                .find(|word| self.rest().starts_with(word))
-            {
+            _ => match [&b"null"[..], b"true", b"false"].iter().find(|word| self.rest().starts_with(word)) {
                 Some(word) => {
                     self.at += word.len();
                     Ok(())
@@ -263,17 +243,9 @@ impl<'a> Json<'a> {
     }
 
     fn skip_digits(&mut self) -> Result<(), TreeError> {
-        let digits = self
-            .rest()
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += digits;
-        if digits == 0 {
-            self.error("a digit")
-        } else {
-            Ok(())
-        }
+        if digits == 0 { self.error("a digit") } else { Ok(()) }
     }
 }
 
@@ -300,9 +272,7 @@ fn plain_prefix(text: &[u8]) -> usize {
             return i * 8 + alarms.trailing_zeros() as usize / 8;
         }
     }
-    let plain = tail
-        .iter()
-        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+    let plain = tail.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
     text.len() - tail.len() + plain.unwrap_or(tail.len())
 }
 
@@ -334,22 +304,10 @@ mod tests {
 
     #[test]
     fn strings_are_read_as_go_reads_them() {
-        assert_eq!(
-            string(br#" "plain, and long enough for words" "#).unwrap(),
-            "plain, and long enough for words"
-        );
-        assert_eq!(
-            string(br#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#).unwrap(),
-            "\"\\/\u{8}\u{c}\n\r\té😀"
-        );
-        assert_eq!(
-            string(br#""\ud83d\u0041\udc00\ud83dx""#).unwrap(),
-            "\u{fffd}A\u{fffd}\u{fffd}x"
-        );
-        assert_eq!(
-            string(b"\"a\xff\xe2\x82b\"").unwrap(),
-            "a\u{fffd}\u{fffd}\u{fffd}b"
-        );
+        assert_eq!(string(br#" "plain, and long enough for words" "#).unwrap(), "plain, and long enough for words");
+        assert_eq!(string(br#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#).unwrap(), "\"\\/\u{8}\u{c}\n\r\té😀");
+        assert_eq!(string(br#""\ud83d\u0041\udc00\ud83dx""#).unwrap(), "\u{fffd}A\u{fffd}\u{fffd}x");
+        assert_eq!(string(b"\"a\xff\xe2\x82b\"").unwrap(), "a\u{fffd}\u{fffd}\u{fffd}b");
     }
 
     #[test]
@@ -363,9 +321,7 @@ mod tests {
             (b"\"\\", 2),
             (b"x", 0),
         ] {
-            let Err(TreeError::Syntax { offset: found, .. }) = string(text) else {
-                panic!("{}", text.escape_ascii())
-            };
+            let Err(TreeError::Syntax { offset: found, .. }) = string(text) else { panic!("{}", text.escape_ascii()) };
             assert_eq!(found, offset, "{}", text.escape_ascii());
         }
     }
@@ -386,38 +342,13 @@ mod tests {
 
     #[test]
     fn values_are_skipped_only_when_they_are_json() {
-        for text in [
-            "0",
-            "-0",
-            "1.5e-7",
-            "10E+2",
-            "true",
-            "false",
-            "null",
-            "[]",
-            "{}",
-            "[1, [2], {\"a\":{}}]",
-            "\"x\"",
-        ] {
+        for text in ["0", "-0", "1.5e-7", "10E+2", "true", "false", "null", "[]", "{}", "[1, [2], {\"a\":{}}]", "\"x\""]
+        {
             assert_eq!(value(text), Ok(()), "{text}");
         }
-        for text in [
-            "",
-            "01",
-            "1.",
-            ".5",
-            "-",
-            "1e",
-            "+1",
-            "nul",
-            "[1,]",
-            "[1 2]",
-            "{\"a\"}",
-            "{a:1}",
-            "{\"a\":1,}",
-            "[",
-            "{",
-        ] {
+        for text in
+            ["", "01", "1.", ".5", "-", "1e", "+1", "nul", "[1,]", "[1 2]", "{\"a\"}", "{a:1}", "{\"a\":1,}", "[", "{"]
+        {
             assert!(value(text).is_err(), "{text}");
         }
     }

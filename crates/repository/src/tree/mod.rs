@@ -60,9 +60,6 @@ pub enum TreeError {
 
 impl TreeError {
     fn order(name: &[u8], previous: &[u8]) -> TreeError {
-        TreeError::Order {
-            name: name.escape_ascii().to_string(),
-            previous: previous.escape_ascii().to_string(),
-        }
+        TreeError::Order { name: name.escape_ascii().to_string(), previous: previous.escape_ascii().to_string() }
     }
 }
