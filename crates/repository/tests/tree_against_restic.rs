@@ -328,7 +328,7 @@ fn every_tree_of_restic_is_read_right_and_written_again_with_the_same_bytes() {
             .keys()
             .filter(|path| path.starts_with(&fixture))
             .count(),
-        9
+        10
     );
     let attributes = nodes(&fixture.join("metadata"))
         .into_iter()

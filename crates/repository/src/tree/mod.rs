@@ -20,6 +20,8 @@ mod mode;
 mod node;
 mod printable;
 mod quote;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 
 pub use encode::TreeEncoder;
