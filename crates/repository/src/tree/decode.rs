@@ -157,11 +157,7 @@ fn time<'a>(json: &mut Json<'a>, memory: &mut Memory<'a>) -> Result<Timestamp, T
         return Ok(memory.time);
     }
     // Go reads any number of decimals, but no writer makes more than nine.
-    let text = rest
-        .iter()
-        .take(64)
-        .position(|&byte| byte == b'"')
-        .map(|end| &rest[..end]);
+    let text = rest.iter().take(64).position(|&byte| byte == b'"').map(|end| &rest[..end]);
     let Some((text, time)) = text.and_then(|text| Some((text, Timestamp::parse(text)?))) else {
         return json.error("a time");
     };
@@ -192,10 +188,7 @@ fn base64(json: &mut Json<'_>) -> Result<Box<[u8]>, TreeError> {
 }
 
 fn extended_attribute(json: &mut Json<'_>) -> Result<ExtendedAttribute, TreeError> {
-    let mut attribute = ExtendedAttribute {
-        name: Box::default(),
-        value: None,
-    };
+    let mut attribute = ExtendedAttribute { name: Box::default(), value: None };
     json.object(|json, key| {
         if json.null() {
             return Ok(());

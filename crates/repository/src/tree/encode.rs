@@ -18,10 +18,7 @@ pub struct TreeEncoder {
 impl TreeEncoder {
     /// A tree without nodes.
     pub fn new() -> Self {
-        TreeEncoder {
-            text: b"{\"nodes\":[".to_vec(),
-            last_name: Vec::new(),
-        }
+        TreeEncoder { text: b"{\"nodes\":[".to_vec(), last_name: Vec::new() }
     }
 
     /// Appends a node; its name must be greater than the one before. After an error the tree is as if it had not been called.
@@ -119,10 +116,7 @@ fn push_times(out: &mut Vec<u8>, node: &Node) {
     out.extend(b",\"mtime\":\"");
     out.extend_from_slice(&text[..len]);
     let mut written = node.mtime;
-    for (key, time) in [
-        (b"\",\"atime\":\"", node.atime),
-        (b"\",\"ctime\":\"", node.ctime),
-    ] {
+    for (key, time) in [(b"\",\"atime\":\"", node.atime), (b"\",\"ctime\":\"", node.ctime)] {
         if !same(time, written) {
             len = time.format_into(&mut text);
             written = time;
@@ -194,9 +188,7 @@ fn push_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    BASE64
-        .encode_slice(bytes, &mut out[start..])
-        .expect("four digits for every three bytes");
+    BASE64.encode_slice(bytes, &mut out[start..]).expect("four digits for every three bytes");
     out.push(b'"');
 }
 

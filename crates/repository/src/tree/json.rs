@@ -25,10 +25,7 @@ impl<'a> Json<'a> {
     }
 
     pub(super) fn error<T>(&self, expected: &'static str) -> Result<T, TreeError> {
-        Err(TreeError::Syntax {
-            offset: self.at,
-            expected,
-        })
+        Err(TreeError::Syntax { offset: self.at, expected })
     }
 
     /// What has not been read.
@@ -64,11 +61,7 @@ impl<'a> Json<'a> {
     }
 
     pub(super) fn end(&mut self) -> Result<(), TreeError> {
-        if self.peek().is_some() {
-            self.error("the end")
-        } else {
-            Ok(())
-        }
+        if self.peek().is_some() { self.error("the end") } else { Ok(()) }
     }
 
     /// Reads an object; `member` gets each key and must read its value.
@@ -121,11 +114,7 @@ impl<'a> Json<'a> {
 
     /// Passes the opening quote of a string.
     pub(super) fn open_quote(&mut self) -> Result<(), TreeError> {
-        if self.take(b'"') {
-            Ok(())
-        } else {
-            self.error("a string")
-        }
+        if self.take(b'"') { Ok(()) } else { self.error("a string") }
     }
 
     /// Reads a string; it is UTF-8. As in Go, what is not UTF-8 in it becomes U+FFFD, byte by byte.
@@ -165,9 +154,7 @@ impl<'a> Json<'a> {
     /// Reads a string that is wanted as text.
     pub(super) fn text(&mut self) -> Result<Cow<'a, str>, TreeError> {
         Ok(match self.string()? {
-            Cow::Borrowed(text) => {
-                Cow::Borrowed(std::str::from_utf8(text).expect(STRINGS_ARE_UTF8))
-            }
+            Cow::Borrowed(text) => Cow::Borrowed(std::str::from_utf8(text).expect(STRINGS_ARE_UTF8)),
             Cow::Owned(text) => Cow::Owned(String::from_utf8(text).expect(STRINGS_ARE_UTF8)),
         })
     }
@@ -189,11 +176,8 @@ impl<'a> Json<'a> {
                 if !(0xd800..0xdc00).contains(&unit) {
                     return Ok(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER));
                 }
-                let low = self
-                    .rest()
-                    .strip_prefix(b"\\")
-                    .and_then(utf16_unit)
-                    .filter(|low| (0xdc00..0xe000).contains(low));
+                let low =
+                    self.rest().strip_prefix(b"\\").and_then(utf16_unit).filter(|low| (0xdc00..0xe000).contains(low));
                 let Some(low) = low else {
                     return Ok(char::REPLACEMENT_CHARACTER);
                 };
@@ -215,10 +199,7 @@ impl<'a> Json<'a> {
         let mut value = 0_u64;
         let mut digits = 0;
         while let Some(digit @ b'0'..=b'9') = rest.get(digits) {
-            let Some(next) = value
-                .checked_mul(10)
-                .and_then(|value| value.checked_add(u64::from(digit - b'0')))
-            else {
+            let Some(next) = value.checked_mul(10).and_then(|value| value.checked_add(u64::from(digit - b'0'))) else {
                 return self.error(EXPECTED);
             };
             value = next;
@@ -248,10 +229,7 @@ impl<'a> Json<'a> {
             Some(b'[') => self.array(|json| json.skip(below)),
             Some(b'"') => self.string().map(drop),
             Some(b'-' | b'0'..=b'9') => self.skip_number(),
-            _ => match [&b"null"[..], b"true", b"false"]
-                .iter()
-                .find(|word| self.rest().starts_with(word))
-            {
+            _ => match [&b"null"[..], b"true", b"false"].iter().find(|word| self.rest().starts_with(word)) {
                 Some(word) => {
                     self.at += word.len();
                     Ok(())
@@ -281,17 +259,9 @@ impl<'a> Json<'a> {
     }
 
     fn skip_digits(&mut self) -> Result<(), TreeError> {
-        let digits = self
-            .rest()
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += digits;
-        if digits == 0 {
-            self.error("a digit")
-        } else {
-            Ok(())
-        }
+        if digits == 0 { self.error("a digit") } else { Ok(()) }
     }
 }
 
@@ -318,20 +288,11 @@ fn plain_prefix(text: &[u8]) -> (usize, bool) {
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         let alarms = (equals(b'"') | equals(b'\\') | control) & HIGH;
         if alarms != 0 {
-            return (
-                i * 8 + alarms.trailing_zeros() as usize / 8,
-                seen & HIGH == 0,
-            );
+            return (i * 8 + alarms.trailing_zeros() as usize / 8, seen & HIGH == 0);
         }
     }
-    let plain = tail
-        .iter()
-        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
-        .unwrap_or(tail.len());
-    (
-        text.len() - tail.len() + plain,
-        seen & HIGH == 0 && tail.is_ascii(),
-    )
+    let plain = tail.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\').unwrap_or(tail.len());
+    (text.len() - tail.len() + plain, seen & HIGH == 0 && tail.is_ascii())
 }
 
 fn replace_invalid(bytes: &[u8]) -> String {
@@ -362,22 +323,10 @@ mod tests {
 
     #[test]
     fn strings_are_read_as_go_reads_them() {
-        assert_eq!(
-            string(br#" "plain, and long enough for words" "#).unwrap(),
-            "plain, and long enough for words"
-        );
-        assert_eq!(
-            string(br#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#).unwrap(),
-            "\"\\/\u{8}\u{c}\n\r\té😀"
-        );
-        assert_eq!(
-            string(br#""\ud83d\u0041\udc00\ud83dx""#).unwrap(),
-            "\u{fffd}A\u{fffd}\u{fffd}x"
-        );
-        assert_eq!(
-            string(b"\"a\xff\xe2\x82b\"").unwrap(),
-            "a\u{fffd}\u{fffd}\u{fffd}b"
-        );
+        assert_eq!(string(br#" "plain, and long enough for words" "#).unwrap(), "plain, and long enough for words");
+        assert_eq!(string(br#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#).unwrap(), "\"\\/\u{8}\u{c}\n\r\té😀");
+        assert_eq!(string(br#""\ud83d\u0041\udc00\ud83dx""#).unwrap(), "\u{fffd}A\u{fffd}\u{fffd}x");
+        assert_eq!(string(b"\"a\xff\xe2\x82b\"").unwrap(), "a\u{fffd}\u{fffd}\u{fffd}b");
     }
 
     #[test]
@@ -391,9 +340,7 @@ mod tests {
             (b"\"\\", 2),
             (b"x", 0),
         ] {
-            let Err(TreeError::Syntax { offset: found, .. }) = string(text) else {
-                panic!("{}", text.escape_ascii())
-            };
+            let Err(TreeError::Syntax { offset: found, .. }) = string(text) else { panic!("{}", text.escape_ascii()) };
             assert_eq!(found, offset, "{}", text.escape_ascii());
         }
     }
@@ -414,38 +361,13 @@ mod tests {
 
     #[test]
     fn values_are_skipped_only_when_they_are_json() {
-        for text in [
-            "0",
-            "-0",
-            "1.5e-7",
-            "10E+2",
-            "true",
-            "false",
-            "null",
-            "[]",
-            "{}",
-            "[1, [2], {\"a\":{}}]",
-            "\"x\"",
-        ] {
+        for text in ["0", "-0", "1.5e-7", "10E+2", "true", "false", "null", "[]", "{}", "[1, [2], {\"a\":{}}]", "\"x\""]
+        {
             assert_eq!(value(text), Ok(()), "{text}");
         }
-        for text in [
-            "",
-            "01",
-            "1.",
-            ".5",
-            "-",
-            "1e",
-            "+1",
-            "nul",
-            "[1,]",
-            "[1 2]",
-            "{\"a\"}",
-            "{a:1}",
-            "{\"a\":1,}",
-            "[",
-            "{",
-        ] {
+        for text in
+            ["", "01", "1.", ".5", "-", "1e", "+1", "nul", "[1,]", "[1 2]", "{\"a\"}", "{a:1}", "{\"a\":1,}", "[", "{"]
+        {
             assert!(value(text).is_err(), "{text}");
         }
     }

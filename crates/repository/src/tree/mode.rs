@@ -30,29 +30,15 @@ const SPECIAL: [(u32, u32); 3] = [(0o4000, SETUID), (0o2000, SETGID), (0o1000, S
 
 /// Go's mode for an `st_mode`. A type that the kernel does not define is no type bit at all, as in Go.
 pub fn file_mode_from_st_mode(st_mode: u32) -> u32 {
-    let kind = TYPES
-        .iter()
-        .find(|(st, _)| *st == st_mode & S_IFMT)
-        .map_or(0, |(_, go)| *go);
-    let special: u32 = SPECIAL
-        .iter()
-        .filter(|(st, _)| st_mode & st != 0)
-        .map(|(_, go)| go)
-        .sum();
+    let kind = TYPES.iter().find(|(st, _)| *st == st_mode & S_IFMT).map_or(0, |(_, go)| *go);
+    let special: u32 = SPECIAL.iter().filter(|(st, _)| st_mode & st != 0).map(|(_, go)| go).sum();
     kind | special | st_mode & PERMISSIONS
 }
 
 /// The `st_mode` for Go's mode, with its type bits; an irregular file's are 0.
 pub fn st_mode_from_file_mode(file_mode: u32) -> u32 {
-    let kind = TYPES
-        .iter()
-        .find(|(_, go)| *go == file_mode & TYPE)
-        .map_or(0, |(st, _)| *st);
-    let special: u32 = SPECIAL
-        .iter()
-        .filter(|(_, go)| file_mode & go != 0)
-        .map(|(st, _)| st)
-        .sum();
+    let kind = TYPES.iter().find(|(_, go)| *go == file_mode & TYPE).map_or(0, |(st, _)| *st);
+    let special: u32 = SPECIAL.iter().filter(|(_, go)| file_mode & go != 0).map(|(st, _)| st).sum();
     kind | special | file_mode & PERMISSIONS
 }
 

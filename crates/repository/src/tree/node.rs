@@ -141,8 +141,7 @@ impl Node {
     /// Whether the name can be one directory's entry, so that joining it to a path stays below that path. False for what
     /// only a forged or damaged tree holds: an empty name, `.`, `..`, a `/` or a NUL in it.
     pub fn has_safe_name(&self) -> bool {
-        !matches!(&*self.name, b"" | b"." | b"..")
-            && !self.name.iter().any(|byte| matches!(byte, b'/' | 0))
+        !matches!(&*self.name, b"" | b"." | b"..") && !self.name.iter().any(|byte| matches!(byte, b'/' | 0))
     }
 }
 
@@ -152,18 +151,7 @@ mod tests {
 
     #[test]
     fn kinds_keep_their_text_also_those_of_a_later_restic() {
-        for text in [
-            "file",
-            "dir",
-            "symlink",
-            "dev",
-            "chardev",
-            "fifo",
-            "socket",
-            "irregular",
-            "door",
-            "",
-        ] {
+        for text in ["file", "dir", "symlink", "dev", "chardev", "fifo", "socket", "irregular", "door", ""] {
             assert_eq!(NodeKind::from(text).as_str(), text);
         }
         assert_eq!(NodeKind::from("door"), NodeKind::Other("door".into()));
@@ -180,14 +168,8 @@ mod tests {
             (0o010_600, NodeKind::Fifo),
             (0o140_755, NodeKind::Socket),
         ] {
-            assert_eq!(
-                NodeKind::of_file_mode(mode::file_mode_from_st_mode(st_mode)),
-                kind
-            );
+            assert_eq!(NodeKind::of_file_mode(mode::file_mode_from_st_mode(st_mode)), kind);
         }
-        assert_eq!(
-            NodeKind::of_file_mode(mode::DIR | mode::SYMLINK).as_str(),
-            ""
-        );
+        assert_eq!(NodeKind::of_file_mode(mode::DIR | mode::SYMLINK).as_str(), "");
     }
 }

@@ -26,18 +26,11 @@ static PLAIN_IN_STRING: [bool; 256] = plain_ascii(b"\"\\<>&");
 static PLAIN_IN_NAME: [bool; 256] = plain_ascii(b"\"\\<>&\x7f");
 
 fn plain_prefix(bytes: &[u8], plain: &[bool; 256]) -> usize {
-    bytes
-        .iter()
-        .position(|&byte| !plain[usize::from(byte)])
-        .unwrap_or(bytes.len())
+    bytes.iter().position(|&byte| !plain[usize::from(byte)]).unwrap_or(bytes.len())
 }
 
 fn push_hex(out: &mut Vec<u8>, value: u32, digits: u32) {
-    out.extend(
-        (0..digits)
-            .rev()
-            .map(|digit| HEX[(value >> (4 * digit) & 15) as usize]),
-    );
+    out.extend((0..digits).rev().map(|digit| HEX[(value >> (4 * digit) & 15) as usize]));
 }
 
 /// Appends the text as JSON's string without its quotes; bytes that are not UTF-8 become `\ufffd`, one for each.
@@ -85,9 +78,7 @@ pub(super) fn push_name(out: &mut Vec<u8>, name: &[u8]) {
                     out.extend(b"\\u");
                     push_hex(out, u32::from(c), 4);
                 }
-                _ if is_printable(c) => {
-                    out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes())
-                }
+                _ if is_printable(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
                 '\x07' => out.extend(br"\\a"),
                 '\x08' => out.extend(br"\\b"),
                 '\x0c' => out.extend(br"\\f"),
@@ -120,10 +111,7 @@ pub(super) fn push_name(out: &mut Vec<u8>, name: &[u8]) {
 pub(super) fn unquote(text: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let Some(special) = rest
-        .iter()
-        .position(|byte| matches!(byte, b'\\' | b'"' | b'\n'))
-    {
+    while let Some(special) = rest.iter().position(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
         name.extend_from_slice(&rest[..special]);
         let (&[backslash, escape], tail) = rest[special..].split_first_chunk()?;
         if backslash != b'\\' {
@@ -137,9 +125,8 @@ pub(super) fn unquote(text: &[u8]) -> Option<Vec<u8>> {
             b'0'..=b'7' => {
                 let (&[second, third], tail) = rest.split_first_chunk()?;
                 rest = tail;
-                let octal = std::str::from_utf8(&[escape, second, third])
-                    .ok()
-                    .map(|digits| u8::from_str_radix(digits, 8));
+                let octal =
+                    std::str::from_utf8(&[escape, second, third]).ok().map(|digits| u8::from_str_radix(digits, 8));
                 name.push(octal?.ok()?);
                 continue;
             }
@@ -172,9 +159,7 @@ pub(super) fn unquote(text: &[u8]) -> Option<Vec<u8>> {
 
 /// At most eight hexadecimal digits, nothing else.
 pub(super) fn parse_hex(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |value, &digit| {
-        Some(value << 4 | char::from(digit).to_digit(16)?)
-    })
+    digits.iter().try_fold(0, |value, &digit| Some(value << 4 | char::from(digit).to_digit(16)?))
 }
 
 #[cfg(test)]
@@ -200,46 +185,27 @@ mod tests {
             string(b"\0\x01\x07\x08\t\n\x0b\x0c\r\x1f\x7f"),
             "\\u0000\\u0001\\u0007\\b\\t\\n\\u000b\\f\\r\\u001f\x7f"
         );
-        assert_eq!(
-            string(b"<a href=\"&\">"),
-            r#"\u003ca href=\"\u0026\"\u003e"#
-        );
-        assert_eq!(
-            string("\u{2028}\u{2029}\u{2027}é😀\u{fffd}".as_bytes()),
-            "\\u2028\\u2029\u{2027}é😀\u{fffd}"
-        );
-        assert_eq!(
-            string(b"\xff\xe2\x82x\xed\xa0\x80"),
-            r"\ufffd\ufffd\ufffdx\ufffd\ufffd\ufffd"
-        );
+        assert_eq!(string(b"<a href=\"&\">"), r#"\u003ca href=\"\u0026\"\u003e"#);
+        assert_eq!(string("\u{2028}\u{2029}\u{2027}é😀\u{fffd}".as_bytes()), "\\u2028\\u2029\u{2027}é😀\u{fffd}");
+        assert_eq!(string(b"\xff\xe2\x82x\xed\xa0\x80"), r"\ufffd\ufffd\ufffdx\ufffd\ufffd\ufffd");
     }
 
     #[test]
     fn names_are_quoted_and_then_escaped() {
         assert_eq!(name(b"plain name.txt"), "plain name.txt");
         assert_eq!(name(b"a\"b\\c<d"), r#"a\\\"b\\\\c\u003cd"#);
-        assert_eq!(
-            name(b"\x01\x07\x08\t\n\x0b\x0c\r\x1b\x7f"),
-            r"\\x01\\a\\b\\t\\n\\v\\f\\r\\x1b\\x7f"
-        );
+        assert_eq!(name(b"\x01\x07\x08\t\n\x0b\x0c\r\x1b\x7f"), r"\\x01\\a\\b\\t\\n\\v\\f\\r\\x1b\\x7f");
         assert_eq!(name("é漢😀\u{fffd}".as_bytes()), "é漢😀\u{fffd}");
-        assert_eq!(
-            name("\u{80}\u{a0}\u{ad}\u{2028}\u{e000}\u{3000}\u{10ffff}".as_bytes()),
-            { r"\\u0080\\u00a0\\u00ad\\u2028\\ue000\\u3000\\U0010ffff" }
-        );
-        assert_eq!(
-            name(b"\xff\xe2\x82x\xed\xa0\x80"),
-            r"\\xff\\xe2\\x82x\\xed\\xa0\\x80"
-        );
+        assert_eq!(name("\u{80}\u{a0}\u{ad}\u{2028}\u{e000}\u{3000}\u{10ffff}".as_bytes()), {
+            r"\\u0080\\u00a0\\u00ad\\u2028\\ue000\\u3000\\U0010ffff"
+        });
+        assert_eq!(name(b"\xff\xe2\x82x\xed\xa0\x80"), r"\\xff\\xe2\\x82x\\xed\\xa0\\x80");
     }
 
     #[test]
     fn printable_is_what_unicode_15_prints() {
         // Assigned in Unicode 15 (U+11F00, KAWI), in 16 (U+1C89), and never (U+0378).
-        assert_eq!(
-            name("\u{11f00}\u{1c89}\u{378}".as_bytes()),
-            "\u{11f00}\\\\u1c89\\\\u0378"
-        );
+        assert_eq!(name("\u{11f00}\u{1c89}\u{378}".as_bytes()), "\u{11f00}\\\\u1c89\\\\u0378");
     }
 
     #[test]

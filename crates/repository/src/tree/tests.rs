@@ -21,10 +21,7 @@ fn nodes(text: &str) -> Result<Vec<Node>, TreeError> {
 #[test]
 fn a_tree_of_restic_keeps_its_id() {
     let written = Tree::decode(RESTIC_TREE).unwrap().encode().unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&written),
-        String::from_utf8_lossy(RESTIC_TREE)
-    );
+    assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(RESTIC_TREE));
     assert_eq!(crate::hash::sha256(&written).to_string(), RESTIC_TREE_ID);
 }
 
@@ -32,44 +29,20 @@ fn a_tree_of_restic_keeps_its_id() {
 fn a_tree_of_restic_holds_what_was_backed_up() {
     let nodes = Tree::decode(RESTIC_TREE).unwrap().nodes;
     let names: Vec<&[u8]> = nodes.iter().map(|node| &*node.name).collect();
-    let expected: [&[u8]; 9] = [
-        b"a<b>&\"c\\d",
-        b"bad \xff\xe2\x82.txt\n",
-        b"empty",
-        b"fifo",
-        b"link",
-        b"linku",
-        b"null",
-        b"sub",
-        b"zhard",
-    ];
+    let expected: [&[u8]; 9] =
+        [b"a<b>&\"c\\d", b"bad \xff\xe2\x82.txt\n", b"empty", b"fifo", b"link", b"linku", b"null", b"sub", b"zhard"];
     assert_eq!(names, expected);
-    let [quoted, _, empty, fifo, link, linku, null, sub, _] = &nodes[..] else {
-        unreachable!()
-    };
-    assert_eq!(
-        (
-            &quoted.kind,
-            quoted.size,
-            quoted.content.as_ref().unwrap().len()
-        ),
-        (&NodeKind::File, 3, 1)
-    );
+    let [quoted, _, empty, fifo, link, linku, null, sub, _] = &nodes[..] else { unreachable!() };
+    assert_eq!((&quoted.kind, quoted.size, quoted.content.as_ref().unwrap().len()), (&NodeKind::File, 3, 1));
     assert_eq!((empty.content.as_deref(), empty.links), (Some(&[][..]), 2));
-    let attribute = ExtendedAttribute {
-        name: "user.k".into(),
-        value: Some([0, 255].into()),
-    };
+    let attribute = ExtendedAttribute { name: "user.k".into(), value: Some([0, 255].into()) };
     assert_eq!(empty.extended_attributes, [attribute]);
     assert_eq!((&fifo.kind, &fifo.content), (&NodeKind::Fifo, &None));
     assert_eq!(*link.link_target, *b"t\x08\x0c\xff");
     assert_eq!(*linku.link_target, *"é<\u{2028}>".as_bytes());
     assert_eq!((&null.kind, null.device), (&NodeKind::CharDevice, 0x103));
     assert_eq!((&sub.kind, sub.mode), (&NodeKind::Dir, mode::DIR | 0o755));
-    assert_eq!(
-        sub.mtime,
-        Timestamp::from_unix(1_700_000_000, 120_000_000, 0)
-    );
+    assert_eq!(sub.mtime, Timestamp::from_unix(1_700_000_000, 120_000_000, 0));
     assert!(Arc::ptr_eq(&quoted.user, &sub.user), "owners are shared");
 }
 
@@ -77,10 +50,7 @@ fn a_tree_of_restic_holds_what_was_backed_up() {
 fn the_empty_tree_is_what_restic_writes() {
     assert_eq!(TreeEncoder::new().finish(), b"{\"nodes\":[]}\n");
     assert_eq!(Tree::decode(b"{\"nodes\":[]}\n").unwrap(), Tree::default());
-    assert_eq!(
-        Tree::decode(b"{\"nodes\":null}\n").unwrap(),
-        Tree::default()
-    );
+    assert_eq!(Tree::decode(b"{\"nodes\":null}\n").unwrap(), Tree::default());
 }
 
 #[test]
@@ -101,67 +71,29 @@ fn what_older_versions_wrote_is_read_and_written_as_by_the_newest() {
     let node = &nodes(old).unwrap()[0];
     assert_eq!(*node.name, *"\x7f\u{11f00}".as_bytes());
     assert_eq!(*node.link_target, *"\x08\x0c\u{fffd}".as_bytes());
-    let written = String::from_utf8(
-        Tree {
-            nodes: vec![node.clone()],
-        }
-        .encode()
-        .unwrap(),
-    )
-    .unwrap();
-    assert!(
-        written.contains("\"name\":\"\\\\x7f\u{11f00}\""),
-        "{written}"
-    );
-    assert!(
-        written.contains("\"linktarget\":\"\\b\\f\u{fffd}\""),
-        "{written}"
-    );
+    let written = String::from_utf8(Tree { nodes: vec![node.clone()] }.encode().unwrap()).unwrap();
+    assert!(written.contains("\"name\":\"\\\\x7f\u{11f00}\""), "{written}");
+    assert!(written.contains("\"linktarget\":\"\\b\\f\u{fffd}\""), "{written}");
 }
 
 #[test]
 fn attributes_of_other_systems_are_kept_as_they_are() {
-    let attributes =
-        r#"{"windows.creation_time":"AAA=","windows.file_attributes":{"x":[1,"\u003c"]}}"#;
-    let node = &nodes(&format!(
-        r#"{{"name":"a","generic_attributes":{attributes}}}"#
-    ))
-    .unwrap()[0];
+    let attributes = r#"{"windows.creation_time":"AAA=","windows.file_attributes":{"x":[1,"\u003c"]}}"#;
+    let node = &nodes(&format!(r#"{{"name":"a","generic_attributes":{attributes}}}"#)).unwrap()[0];
     assert_eq!(node.generic_attributes.as_deref(), Some(attributes));
-    let written = String::from_utf8(
-        Tree {
-            nodes: vec![node.clone()],
-        }
-        .encode()
-        .unwrap(),
-    )
-    .unwrap();
-    assert!(written.contains(&format!(
-        ",\"generic_attributes\":{attributes},\"content\":null"
-    )));
-    assert_eq!(
-        nodes(r#"{"name":"a","generic_attributes":{}}"#).unwrap()[0].generic_attributes,
-        None
-    );
+    let written = String::from_utf8(Tree { nodes: vec![node.clone()] }.encode().unwrap()).unwrap();
+    assert!(written.contains(&format!(",\"generic_attributes\":{attributes},\"content\":null")));
+    assert_eq!(nodes(r#"{"name":"a","generic_attributes":{}}"#).unwrap()[0].generic_attributes, None);
 }
 
 #[test]
 fn names_must_strictly_increase_by_their_bytes() {
-    let order = |name: &str, previous: &str| TreeError::Order {
-        name: name.into(),
-        previous: previous.into(),
-    };
+    let order = |name: &str, previous: &str| TreeError::Order { name: name.into(), previous: previous.into() };
     assert_eq!(nodes(r#"{"name":"b"},{"name":"a"}"#), Err(order("a", "b")));
     assert_eq!(nodes(r#"{"name":"a"},{"name":"a"}"#), Err(order("a", "a")));
-    assert_eq!(
-        nodes(r#"{"name":"\\xff"},{"name":"é"}"#),
-        Err(order("\\xc3\\xa9", "\\xff"))
-    );
+    assert_eq!(nodes(r#"{"name":"\\xff"},{"name":"é"}"#), Err(order("\\xc3\\xa9", "\\xff")));
 
-    let [a, b]: [Node; 2] = nodes(r#"{"name":"a"},{"name":"b"}"#)
-        .unwrap()
-        .try_into()
-        .unwrap();
+    let [a, b]: [Node; 2] = nodes(r#"{"name":"a"},{"name":"b"}"#).unwrap().try_into().unwrap();
     let mut encoder = TreeEncoder::new();
     encoder.push(&a).unwrap();
     let text = encoder.size_bytes();
@@ -169,64 +101,23 @@ fn names_must_strictly_increase_by_their_bytes() {
     assert_eq!(encoder.size_bytes(), text);
     encoder.push(&b).unwrap();
     assert_eq!(encoder.push(&a), Err(order("a", "b")));
-    assert_eq!(
-        Tree::decode(&encoder.finish()).unwrap().nodes,
-        [a.clone(), b]
-    );
-    assert_eq!(
-        TreeEncoder::new().push(&Node {
-            name: Box::default(),
-            ..a
-        }),
-        Err(TreeError::EmptyName)
-    );
+    assert_eq!(Tree::decode(&encoder.finish()).unwrap().nodes, [a.clone(), b]);
+    assert_eq!(TreeEncoder::new().push(&Node { name: Box::default(), ..a }), Err(TreeError::EmptyName));
 }
 
 #[test]
 fn hostile_names_are_read_and_can_be_told() {
-    let names = [
-        r#""#,
-        r#"."#,
-        r#".."#,
-        r#"..\\x00"#,
-        r#"../a"#,
-        r#"/etc"#,
-        r#"a\\u0000"#,
-        r#"a/b"#,
-    ];
-    let text = names
-        .map(|name| format!(r#"{{"name":"{name}"}}"#))
-        .join(",");
-    assert!(
-        nodes(&text)
-            .unwrap()
-            .iter()
-            .all(|node| !node.has_safe_name())
-    );
-    let text =
-        ["...", "..a", r"\\n", r"\\\\", r"\\xff"].map(|name| format!(r#"{{"name":"{name}"}}"#));
-    assert!(
-        text.iter()
-            .all(|text| nodes(text).unwrap()[0].has_safe_name())
-    );
+    let names = [r#""#, r#"."#, r#".."#, r#"..\\x00"#, r#"../a"#, r#"/etc"#, r#"a\\u0000"#, r#"a/b"#];
+    let text = names.map(|name| format!(r#"{{"name":"{name}"}}"#)).join(",");
+    assert!(nodes(&text).unwrap().iter().all(|node| !node.has_safe_name()));
+    let text = ["...", "..a", r"\\n", r"\\\\", r"\\xff"].map(|name| format!(r#"{{"name":"{name}"}}"#));
+    assert!(text.iter().all(|text| nodes(text).unwrap()[0].has_safe_name()));
 }
 
 #[test]
 fn damage_is_an_error_that_tells_where() {
-    assert_eq!(
-        Tree::decode(b"{}"),
-        Err(TreeError::Syntax {
-            offset: 2,
-            expected: "nodes"
-        })
-    );
-    assert_eq!(
-        Tree::decode(b"{\"nodes\":[]}\n{"),
-        Err(TreeError::Syntax {
-            offset: 13,
-            expected: "the end"
-        })
-    );
+    assert_eq!(Tree::decode(b"{}"), Err(TreeError::Syntax { offset: 2, expected: "nodes" }));
+    assert_eq!(Tree::decode(b"{\"nodes\":[]}\n{"), Err(TreeError::Syntax { offset: 13, expected: "the end" }));
     for text in [
         r#"{"name":1}"#,
         r#"{"name":"\\q"}"#,
@@ -250,32 +141,21 @@ fn damage_is_an_error_that_tells_where() {
         r#"nul"#,
         r#"[]"#,
     ] {
-        assert!(
-            matches!(nodes(text), Err(TreeError::Syntax { .. })),
-            "{text}"
-        );
+        assert!(matches!(nodes(text), Err(TreeError::Syntax { .. })), "{text}");
     }
 }
 
 #[test]
 fn every_truncation_is_an_error() {
     for len in 0..RESTIC_TREE.len() - 1 {
-        assert!(
-            matches!(
-                Tree::decode(&RESTIC_TREE[..len]),
-                Err(TreeError::Syntax { .. })
-            ),
-            "{len}"
-        );
+        assert!(matches!(Tree::decode(&RESTIC_TREE[..len]), Err(TreeError::Syntax { .. })), "{len}");
     }
 }
 
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         vec(any::<u8>(), 1..40),
-        any::<String>()
-            .prop_filter("not empty", |text| !text.is_empty())
-            .prop_map(String::into_bytes),
+        any::<String>().prop_filter("not empty", |text| !text.is_empty()).prop_map(String::into_bytes),
         "[a-z.]{1,12}".prop_map(String::into_bytes),
     ]
 }

@@ -31,21 +31,12 @@ pub(super) const MAX_LEN: usize = 35;
 
 impl Timestamp {
     /// Go's zero time, 0001-01-01T00:00:00Z: what a field that is not there means.
-    pub(super) const ZERO: Timestamp = Timestamp {
-        secs: -62_135_596_800,
-        nanos: 0,
-        offset_minutes: 0,
-    };
+    pub(super) const ZERO: Timestamp = Timestamp { secs: -62_135_596_800, nanos: 0, offset_minutes: 0 };
 
     /// A time as the kernel gives it. As in restic, years before 0 become 0 and years after 9999 become 9999, the rest of the
     /// date stays: file systems hold such times, RFC 3339 cannot.
     pub fn from_unix(secs: i64, nanos: u32, offset_minutes: i16) -> Timestamp {
-        Timestamp {
-            secs,
-            nanos,
-            offset_minutes,
-        }
-        .in_range()
+        Timestamp { secs, nanos, offset_minutes }.in_range()
     }
 
     fn in_range(self) -> Timestamp {
@@ -57,10 +48,7 @@ impl Timestamp {
             return self;
         }
         let days = days_from_date(nearest, month, 1) + i64::from(day) - 1;
-        Timestamp {
-            secs: days * DAY + local.rem_euclid(DAY) - offset,
-            ..self
-        }
+        Timestamp { secs: days * DAY + local.rem_euclid(DAY) - offset, ..self }
     }
 
     /// Writes the text and returns its length.
@@ -113,26 +101,14 @@ impl Timestamp {
         }
         let year = number(&date[0..2], 99)? * 100 + number(&date[2..4], 99)?;
         let (month, day) = (number(&date[5..7], 12)?, number(&date[8..10], 31)?);
-        let (hour, minute, second) = (
-            number(&date[11..13], 23)?,
-            number(&date[14..16], 59)?,
-            number(&date[17..19], 59)?,
-        );
+        let (hour, minute, second) =
+            (number(&date[11..13], 23)?, number(&date[14..16], 59)?, number(&date[17..19], 59)?);
         let (nanos, zone) = match rest.split_first()? {
             (b'.', fraction) => {
-                let digits = fraction
-                    .iter()
-                    .take_while(|byte| byte.is_ascii_digit())
-                    .count();
+                let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
                 // Go reads any number of decimals and forgets those after the ninth.
-                let nanos = fraction[..digits]
-                    .iter()
-                    .take(9)
-                    .fold(0, |sum, byte| sum * 10 + u32::from(byte - b'0'));
-                (
-                    nanos * 10_u32.pow(9 - digits.clamp(1, 9) as u32),
-                    (digits > 0).then_some(&fraction[digits..])?,
-                )
+                let nanos = fraction[..digits].iter().take(9).fold(0, |sum, byte| sum * 10 + u32::from(byte - b'0'));
+                (nanos * 10_u32.pow(9 - digits.clamp(1, 9) as u32), (digits > 0).then_some(&fraction[digits..])?)
             }
             _ => (0, rest),
         };
@@ -145,18 +121,11 @@ impl Timestamp {
             _ => return None,
         };
         let days = days_from_date(i64::from(year), month, day);
-        if day == 0
-            || month == 0
-            || (day > 28 && date_from_days(days) != (i64::from(year), month, day))
-        {
+        if day == 0 || month == 0 || (day > 28 && date_from_days(days) != (i64::from(year), month, day)) {
             return None;
         }
         let local = days * DAY + i64::from(hour * 3600 + minute * 60 + second);
-        Some(Timestamp {
-            secs: local - i64::from(offset_minutes) * 60,
-            nanos,
-            offset_minutes,
-        })
+        Some(Timestamp { secs: local - i64::from(offset_minutes) * 60, nanos, offset_minutes })
     }
 }
 
@@ -187,21 +156,12 @@ fn date_from_days(days: i64) -> (i64, u32, u32) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097) as u32;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    (
-        i64::from(year_of_era) + era * 400 + i64::from(month <= 2),
-        month,
-        day,
-    )
+    (i64::from(year_of_era) + era * 400 + i64::from(month <= 2), month, day)
 }
 
 impl fmt::Display for Timestamp {
@@ -267,38 +227,19 @@ mod tests {
     fn text_is_go_s() {
         for (secs, nanos, offset, text) in [
             (0, 0, 0, "1970-01-01T00:00:00Z"),
-            (
-                1_700_000_000,
-                123_456_789,
-                60,
-                "2023-11-14T23:13:20.123456789+01:00",
-            ),
-            (
-                1_700_000_000,
-                120_000_000,
-                -210,
-                "2023-11-14T18:43:20.12-03:30",
-            ),
+            (1_700_000_000, 123_456_789, 60, "2023-11-14T23:13:20.123456789+01:00"),
+            (1_700_000_000, 120_000_000, -210, "2023-11-14T18:43:20.12-03:30"),
             (1_700_000_000, 1, -30, "2023-11-14T21:43:20.000000001-00:30"),
             (951_782_400, 0, 0, "2000-02-29T00:00:00Z"),
             (-1, 999_999_999, 0, "1969-12-31T23:59:59.999999999Z"),
             (-62_135_596_800, 0, 0, "0001-01-01T00:00:00Z"),
             (-62_167_219_200, 0, 0, "0000-01-01T00:00:00Z"),
-            (
-                253_402_300_799,
-                999_999_999,
-                0,
-                "9999-12-31T23:59:59.999999999Z",
-            ),
+            (253_402_300_799, 999_999_999, 0, "9999-12-31T23:59:59.999999999Z"),
         ] {
             let time = Timestamp::from_unix(secs, nanos, offset);
             assert_eq!(time.to_string(), text);
             let read: Timestamp = text.parse().unwrap();
-            assert_eq!(
-                (read.secs, read.nanos, read.offset_minutes),
-                (secs, nanos, offset),
-                "{text}"
-            );
+            assert_eq!((read.secs, read.nanos, read.offset_minutes), (secs, nanos, offset), "{text}");
         }
     }
 
@@ -314,15 +255,7 @@ mod tests {
             (i64::MIN, 0, "0000-01-27T08:29:52Z"),
         ] {
             assert_eq!(Timestamp::from_unix(secs, 0, offset).to_string(), text);
-            assert_eq!(
-                Timestamp {
-                    secs,
-                    nanos: 0,
-                    offset_minutes: offset
-                }
-                .to_string(),
-                text
-            );
+            assert_eq!(Timestamp { secs, nanos: 0, offset_minutes: offset }.to_string(), text);
         }
     }
 
@@ -348,22 +281,13 @@ mod tests {
             "2023-11-14T22:13:20ZZ",
             "+023-11-14T22:13:20Z",
         ] {
-            assert_eq!(
-                text.parse::<Timestamp>(),
-                Err(ParseTimestampError(text.to_owned()))
-            );
+            assert_eq!(text.parse::<Timestamp>(), Err(ParseTimestampError(text.to_owned())));
         }
     }
 
     #[test]
     fn decimals_after_the_ninth_are_forgotten() {
-        assert_eq!(
-            "2023-11-14T22:13:20.1234567899Z"
-                .parse::<Timestamp>()
-                .unwrap()
-                .nanos,
-            123_456_789
-        );
+        assert_eq!("2023-11-14T22:13:20.1234567899Z".parse::<Timestamp>().unwrap().nanos, 123_456_789);
     }
 
     #[test]
