@@ -11,6 +11,8 @@ use super::quote::parse_hex;
 /// How deep a skipped value may nest; the stack is the limit.
 const MAX_DEPTH: u32 = 100;
 
+const STRINGS_ARE_UTF8: &str = "strings have been made UTF-8";
+
 /// A place in JSON text.
 pub(super) struct Json<'a> {
     text: &'a [u8],
@@ -78,7 +80,7 @@ impl<'a> Json<'a> {
             if !self.take(b':') {
                 return self.error("a colon");
             }
-            member(self, key.as_bytes())?;
+            member(self, &key)?;
             if self.take(b'}') {
                 return Ok(());
             }
@@ -115,32 +117,46 @@ impl<'a> Json<'a> {
         if self.take(b'"') { Ok(()) } else { self.error("a string") }
     }
 
-    /// Reads a string. As in Go, what is not UTF-8 in it becomes U+FFFD, byte by byte.
-    pub(super) fn string(&mut self) -> Result<Cow<'a, str>, TreeError> {
+    /// Reads a string; it is UTF-8. As in Go, what is not UTF-8 in it becomes U+FFFD, byte by byte.
+    pub(super) fn string(&mut self) -> Result<Cow<'a, [u8]>, TreeError> {
         self.open_quote()?;
-        let plain = &self.rest()[..plain_prefix(self.rest())];
-        if self.rest().get(plain.len()) == Some(&b'"') {
-            self.at += plain.len() + 1;
-            return Ok(match std::str::from_utf8(plain) {
-                Ok(text) => Cow::Borrowed(text),
-                Err(_) => Cow::Owned(replace_invalid(plain)),
+        let rest = self.rest();
+        let (len, ascii) = plain_prefix(rest);
+        let plain = &rest[..len];
+        if rest.get(len) == Some(&b'"') {
+            self.at += len + 1;
+            return Ok(if ascii || std::str::from_utf8(plain).is_ok() {
+                Cow::Borrowed(plain)
+            } else {
+                Cow::Owned(replace_invalid(plain).into_bytes())
             });
         }
         let mut text = String::new();
         loop {
             let rest = self.rest();
-            let plain = plain_prefix(rest);
-            text += &replace_invalid(&rest[..plain]);
-            self.at += plain + 1;
-            match rest.get(plain) {
-                Some(b'"') => return Ok(Cow::Owned(text)),
-                Some(b'\\') => text.push(self.escape()?),
-                _ => {
-                    self.at -= 1;
-                    return self.error("the end of a string");
+            let (len, _) = plain_prefix(rest);
+            text += &replace_invalid(&rest[..len]);
+            self.at += len;
+            match rest.get(len) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(Cow::Owned(text.into_bytes()));
                 }
+                Some(b'\\') => {
+                    self.at += 1;
+                    text.push(self.escape()?);
+                }
+                _ => return self.error("the end of a string"),
             }
         }
+    }
+
+    /// Reads a string that is wanted as text.
+    pub(super) fn text(&mut self) -> Result<Cow<'a, str>, TreeError> {
+        Ok(match self.string()? {
+            Cow::Borrowed(text) => Cow::Borrowed(std::str::from_utf8(text).expect(STRINGS_ARE_UTF8)),
+            Cow::Owned(text) => Cow::Owned(String::from_utf8(text).expect(STRINGS_ARE_UTF8)),
+        })
     }
 
     /// Reads what follows a backslash.
@@ -254,14 +270,17 @@ fn utf16_unit(text: &[u8]) -> Option<u32> {
     parse_hex(text.strip_prefix(b"u")?.get(..4)?)
 }
 
-/// The length of what stands before the first quote, backslash or control character.
-fn plain_prefix(text: &[u8]) -> usize {
+/// The length of what stands before the first quote, backslash or control character. Also whether that is surely ASCII: what
+/// follows it in the same eight bytes is looked at too.
+fn plain_prefix(text: &[u8]) -> (usize, bool) {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     // Eight bytes at once; a borrow can only raise false alarms above a true one, so the lowest alarm is true.
     let (words, tail) = text.as_chunks::<8>();
+    let mut seen = 0;
     for (i, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
+        seen |= word;
         let equals = |byte: u8| {
             let difference = word ^ (ONES * u64::from(byte));
             difference.wrapping_sub(ONES) & !difference
@@ -269,11 +288,11 @@ fn plain_prefix(text: &[u8]) -> usize {
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         let alarms = (equals(b'"') | equals(b'\\') | control) & HIGH;
         if alarms != 0 {
-            return i * 8 + alarms.trailing_zeros() as usize / 8;
+            return (i * 8 + alarms.trailing_zeros() as usize / 8, seen & HIGH == 0);
         }
     }
-    let plain = tail.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
-    text.len() - tail.len() + plain.unwrap_or(tail.len())
+    let plain = tail.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\').unwrap_or(tail.len());
+    (text.len() - tail.len() + plain, seen & HIGH == 0 && tail.is_ascii())
 }
 
 fn replace_invalid(bytes: &[u8]) -> String {
@@ -291,7 +310,7 @@ mod tests {
 
     fn string(text: &[u8]) -> Result<String, TreeError> {
         let mut json = Json::new(text);
-        let string = json.string()?.into_owned();
+        let string = json.text()?.into_owned();
         json.end()?;
         Ok(string)
     }
@@ -332,9 +351,9 @@ mod tests {
             for at in 0..20 {
                 for around in [b'!', 0x20, 0x23, 0x5d, 0x7f, 0x80, 0xa2, 0xff] {
                     let mut text = [around; 20];
-                    assert_eq!(plain_prefix(&text), 20);
+                    assert_eq!(plain_prefix(&text), (20, around < 0x80));
                     text[at] = special;
-                    assert_eq!(plain_prefix(&text), at, "{special:#x} in {around:#x}");
+                    assert_eq!(plain_prefix(&text).0, at, "{special:#x} in {around:#x}");
                 }
             }
         }

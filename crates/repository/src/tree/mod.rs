@@ -2,11 +2,13 @@
 //!
 //! A tree's name in the repository is the hash of its JSON, so the text must be the very bytes that restic would write:
 //! `{"nodes":[...]}` and a newline, the fields in the order of restic's `Node` (`internal/data/node.go`), empty ones left
-//! out, every string escaped as Go's `encoding/json` does it. What restic 0.17 or newer wrote, decoded and encoded again,
-//! is the same bytes. Older ones were built with Go up to 1.21 and differ in three rare cases; we read them, and write as
-//! the newer do: U+0008 and U+000C in a string were `\u0008` and `\u000c` (now `\b`, `\f`), a link's target that is not
-//! UTF-8 was stored with U+FFFD for each bad byte and no `linktarget_raw`, and in names the characters that Unicode 14 and 15
-//! brought were escaped.
+//! out, every string escaped as Go's `encoding/json` does it. What restic has written since 0.16, built with Go 1.22 to
+//! 1.26, is the same bytes after decoding and encoding. Others are read as well, but differ in rare cases, in which we write
+//! as those do:
+//! - a link's target that is not UTF-8 was stored before 0.16 with U+FFFD for each bad byte, and no `linktarget_raw`;
+//! - U+0008 and U+000C in a string were `\u0008` and `\u000c` before Go 1.22, now `\b` and `\f`;
+//! - what characters in names are escaped follows the version of Unicode: 13 in Go 1.19, 15 since 1.21, 17 in 1.27;
+//! - bytes that are not UTF-8 in the name of an extended attribute, of an owner or in an error text are lost in any restic.
 //!
 //! Decoding takes any order of fields, unknown fields and any white space, and stands hostile input. It does not judge names:
 //! one entry called `..` must not hide its siblings, so the caller asks [`Node::has_safe_name`], skips and reports.
@@ -20,6 +22,8 @@ mod mode;
 mod node;
 mod printable;
 mod quote;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 
 pub use encode::TreeEncoder;

@@ -108,9 +108,9 @@ pub(super) fn push_name(out: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// Undoes `strconv.Quote` of a text without its quotes, as `strconv.Unquote` does.
-pub(super) fn unquote(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unquote(text: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     while let Some(special) = rest.iter().position(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
         name.extend_from_slice(&rest[..special]);
         let (&[backslash, escape], tail) = rest[special..].split_first_chunk()?;
@@ -211,7 +211,10 @@ mod tests {
     #[test]
     fn every_escape_of_go_is_read() {
         let text = r#"\a\b\f\n\r\t\v\\\"\x00\xfF\101\377\u00e9\U0001F600é"#;
-        assert_eq!(unquote(text).unwrap(), b"\x07\x08\x0c\n\r\t\x0b\\\"\x00\xffA\xff\xc3\xa9\xf0\x9f\x98\x80\xc3\xa9");
+        assert_eq!(
+            unquote(text.as_bytes()).unwrap(),
+            b"\x07\x08\x0c\n\r\t\x0b\\\"\x00\xffA\xff\xc3\xa9\xf0\x9f\x98\x80\xc3\xa9"
+        );
     }
 
     #[test]
@@ -231,7 +234,7 @@ mod tests {
             r"\+11",
             r"\q",
         ] {
-            assert_eq!(unquote(text), None, "{text}");
+            assert_eq!(unquote(text.as_bytes()), None, "{text}");
         }
     }
 }
