@@ -1,1 +1,2 @@
 //! Files to a repository and back.
+pub mod attributes;

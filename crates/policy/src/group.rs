@@ -16,11 +16,7 @@ pub struct GroupBy {
 impl Default for GroupBy {
     /// By host and paths, as restic.
     fn default() -> Self {
-        Self {
-            host: true,
-            paths: true,
-            tags: false,
-        }
+        Self { host: true, paths: true, tags: false }
     }
 }
 
@@ -37,9 +33,7 @@ pub struct GroupKey {
 
 /// A word that nothing can be grouped by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "cannot group by {0:?}; possible are host, paths and tags, separated by commas, or nothing"
-)]
+#[error("cannot group by {0:?}; possible are host, paths and tags, separated by commas, or nothing")]
 pub struct GroupByError(pub String);
 
 impl GroupBy {
@@ -51,11 +45,7 @@ impl GroupBy {
             list
         };
         GroupKey {
-            host: if self.host {
-                host.into()
-            } else {
-                String::new()
-            },
+            host: if self.host { host.into() } else { String::new() },
             paths: sorted(self.paths, paths),
             tags: sorted(self.tags, tags),
         }
@@ -67,11 +57,7 @@ impl FromStr for GroupBy {
 
     /// Reads `host,paths,tags` in any order and in the singular too; an empty text groups by nothing.
     fn from_str(text: &str) -> Result<Self, GroupByError> {
-        let mut by = Self {
-            host: false,
-            paths: false,
-            tags: false,
-        };
+        let mut by = Self { host: false, paths: false, tags: false };
         for word in text.split(',') {
             match word {
                 "host" | "hosts" => by.host = true,
@@ -96,26 +82,9 @@ mod tests {
     #[test]
     fn grouping_is_read_from_words() {
         assert_eq!("host,paths".parse(), Ok(GroupBy::default()));
-        assert_eq!(
-            "tag".parse(),
-            Ok(GroupBy {
-                host: false,
-                paths: false,
-                tags: true
-            })
-        );
-        assert_eq!(
-            "".parse(),
-            Ok(GroupBy {
-                host: false,
-                paths: false,
-                tags: false
-            })
-        );
-        assert_eq!(
-            "host,user".parse::<GroupBy>(),
-            Err(GroupByError("user".into()))
-        );
+        assert_eq!("tag".parse(), Ok(GroupBy { host: false, paths: false, tags: true }));
+        assert_eq!("".parse(), Ok(GroupBy { host: false, paths: false, tags: false }));
+        assert_eq!("host,user".parse::<GroupBy>(), Err(GroupByError("user".into())));
     }
 
     #[test]
@@ -130,9 +99,6 @@ mod tests {
     #[test]
     fn what_is_not_grouped_by_does_not_separate() {
         let by: GroupBy = "tags".parse().unwrap();
-        assert_eq!(
-            by.key("web", &list(&["/a"]), &list(&["b", "a"])),
-            by.key("db", &[], &list(&["a", "b"]))
-        );
+        assert_eq!(by.key("web", &list(&["/a"]), &list(&["b", "a"])), by.key("db", &[], &list(&["a", "b"])));
     }
 }

@@ -49,10 +49,7 @@ impl FromStr for Count {
     fn from_str(text: &str) -> Result<Self, CountError> {
         match text {
             "all" | "unlimited" => Ok(Self::All),
-            _ => text.parse().map(Self::AtMost).map_err(|source| CountError {
-                text: text.into(),
-                source,
-            }),
+            _ => text.parse().map(Self::AtMost).map_err(|source| CountError { text: text.into(), source }),
         }
     }
 }
@@ -212,11 +209,7 @@ impl fmt::Display for Reason {
             Self::Tags(tags) => write!(f, "has tags [{}]", tags.join(", ")),
             Self::Within(span) => write!(f, "within {span}"),
             Self::Counted { period, oldest } => write!(f, "{}{period}", age(oldest)),
-            Self::CountedWithin {
-                period,
-                span,
-                oldest,
-            } => write!(f, "{}{period} within {span}", age(oldest)),
+            Self::CountedWithin { period, span, oldest } => write!(f, "{}{period} within {span}", age(oldest)),
         }
     }
 }
@@ -239,18 +232,12 @@ pub struct Decision {
 /// that one point dated decades ahead does not make all others too old. If all are in the future, all are within.
 pub fn decide(points: &[RestorePoint], keep: &Keep, now: Timestamp) -> Vec<Decision> {
     if keep.is_empty() {
-        let kept = Decision {
-            keep: true,
-            reasons: vec![Reason::NoRule],
-        };
+        let kept = Decision { keep: true, reasons: vec![Reason::NoRule] };
         return vec![kept; points.len()];
     }
     let mut order: Vec<usize> = (0..points.len()).collect();
     order.sort_by(|&a, &b| points[b].time.timestamp().cmp(&points[a].time.timestamp()));
-    let newest = order
-        .iter()
-        .map(|&i| &points[i].time)
-        .find(|time| time.timestamp() < now);
+    let newest = order.iter().map(|&i| &points[i].time).find(|time| time.timestamp() < now);
     let start = |span: Span| newest.map_or(Timestamp::MIN, |newest| span.before(newest));
 
     let within = keep.within().map(|span| (span, start(span)));
@@ -258,24 +245,13 @@ pub fn decide(points: &[RestorePoint], keep: &Keep, now: Timestamp) -> Vec<Decis
         .counted()
         .into_iter()
         .filter(|(_, count)| !is_off(*count))
-        .filter_map(|(period, count)| {
-            Some(Counted {
-                period,
-                left: count?,
-                previous: None,
-            })
-        })
+        .filter_map(|(period, count)| Some(Counted { period, left: count?, previous: None }))
         .collect();
     let mut counted_within: Vec<CountedWithin> = keep
         .counted_within()
         .into_iter()
         .filter_map(|(period, span)| Some((period, span?)))
-        .map(|(period, span)| CountedWithin {
-            period,
-            span,
-            start: start(span),
-            previous: None,
-        })
+        .map(|(period, span)| CountedWithin { period, span, start: start(span), previous: None })
         .collect();
 
     let mut decisions = vec![Decision::default(); points.len()];
@@ -283,32 +259,15 @@ pub fn decide(points: &[RestorePoint], keep: &Keep, now: Timestamp) -> Vec<Decis
         let point = &points[index];
         let is_oldest = nr + 1 == points.len();
         let mut reasons = Vec::new();
-        reasons.extend(
-            keep.tags
-                .iter()
-                .filter(|tags| has_tags(point, tags))
-                .cloned()
-                .map(Reason::Tags),
-        );
+        reasons.extend(keep.tags.iter().filter(|tags| has_tags(point, tags)).cloned().map(Reason::Tags));
         if let Some((span, start)) = within
             && point.time.timestamp() > start
         {
             reasons.push(Reason::Within(span));
         }
-        reasons.extend(
-            counted
-                .iter_mut()
-                .filter_map(|rule| rule.reason(point, nr, is_oldest)),
-        );
-        reasons.extend(
-            counted_within
-                .iter_mut()
-                .filter_map(|rule| rule.reason(point, nr, is_oldest)),
-        );
-        decisions[index] = Decision {
-            keep: !reasons.is_empty(),
-            reasons,
-        };
+        reasons.extend(counted.iter_mut().filter_map(|rule| rule.reason(point, nr, is_oldest)));
+        reasons.extend(counted_within.iter_mut().filter_map(|rule| rule.reason(point, nr, is_oldest)));
+        decisions[index] = Decision { keep: !reasons.is_empty(), reasons };
     }
     decisions
 }
@@ -343,10 +302,7 @@ impl Counted {
         if let Count::AtMost(left) = &mut self.left {
             *left -= 1;
         }
-        Some(Reason::Counted {
-            period: self.period,
-            oldest,
-        })
+        Some(Reason::Counted { period: self.period, oldest })
     }
 }
 
@@ -364,11 +320,7 @@ impl CountedWithin {
             return None;
         }
         let oldest = next_stretch(self.period, &mut self.previous, point, nr, is_oldest)?;
-        Some(Reason::CountedWithin {
-            period: self.period,
-            span: self.span,
-            oldest,
-        })
+        Some(Reason::CountedWithin { period: self.period, span: self.span, oldest })
     }
 }
 

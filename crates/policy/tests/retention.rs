@@ -12,10 +12,7 @@ fn now() -> Timestamp {
 fn point(time: &str) -> RestorePoint {
     let (time, offset) = time.split_at(time.len() - 6);
     let time: Zoned = format!("{time}{offset}[{offset}]").parse().unwrap();
-    RestorePoint {
-        time,
-        tags: Vec::new(),
-    }
+    RestorePoint { time, tags: Vec::new() }
 }
 
 fn points(times: &[&str]) -> Vec<RestorePoint> {
@@ -32,39 +29,18 @@ fn span(text: &str) -> Option<Span> {
 
 /// One letter a point, in the points' order: K kept, - removed.
 fn letters(points: &[RestorePoint], keep: &Keep) -> String {
-    decide(points, keep, now())
-        .iter()
-        .map(|d| if d.keep { 'K' } else { '-' })
-        .collect()
+    decide(points, keep, now()).iter().map(|d| if d.keep { 'K' } else { '-' }).collect()
 }
 
 #[test]
 fn no_rule_keeps_everything() {
     let points = points(&["2020-01-01T00:00:00+00:00", "2021-01-01T00:00:00+00:00"]);
-    let zero = Keep {
-        last: at_most(0),
-        within: span("0d"),
-        within_daily: span("0h"),
-        ..Keep::default()
-    };
+    let zero = Keep { last: at_most(0), within: span("0d"), within_daily: span("0h"), ..Keep::default() };
     for keep in [Keep::default(), zero] {
-        let expected = Decision {
-            keep: true,
-            reasons: vec![Reason::NoRule],
-        };
+        let expected = Decision { keep: true, reasons: vec![Reason::NoRule] };
         assert_eq!(decide(&points, &keep, now()), [expected.clone(), expected]);
     }
-    assert_eq!(
-        decide(
-            &[],
-            &Keep {
-                last: at_most(1),
-                ..Keep::default()
-            },
-            now()
-        ),
-        []
-    );
+    assert_eq!(decide(&[], &Keep { last: at_most(1), ..Keep::default() }, now()), []);
 }
 
 #[test]
@@ -75,70 +51,28 @@ fn the_newest_of_each_day_stays_and_the_oldest_of_all_while_the_count_lasts() {
         "2024-05-02T08:00:00+00:00",
         "2024-05-02T20:00:00+00:00",
     ]);
-    let daily = |n| Keep {
-        daily: at_most(n),
-        ..Keep::default()
-    };
+    let daily = |n| Keep { daily: at_most(n), ..Keep::default() };
     assert_eq!(letters(&points, &daily(1)), "---K");
     assert_eq!(letters(&points, &daily(2)), "-K-K");
     assert_eq!(letters(&points, &daily(3)), "KK-K");
-    assert_eq!(
-        letters(
-            &points,
-            &Keep {
-                daily: Some(Count::All),
-                ..Keep::default()
-            }
-        ),
-        "KK-K"
-    );
+    assert_eq!(letters(&points, &Keep { daily: Some(Count::All), ..Keep::default() }), "KK-K");
     let oldest = &decide(&points, &daily(3), now())[0].reasons;
-    assert_eq!(
-        oldest,
-        &[Reason::Counted {
-            period: Period::Day,
-            oldest: true
-        }]
-    );
+    assert_eq!(oldest, &[Reason::Counted { period: Period::Day, oldest: true }]);
     assert_eq!(oldest[0].to_string(), "oldest daily");
 }
 
 #[test]
 fn the_order_in_which_points_are_given_does_not_matter() {
-    let times = [
-        "2024-05-02T20:00:00+00:00",
-        "2024-05-01T08:00:00+00:00",
-        "2024-05-02T08:00:00+00:00",
-    ];
-    assert_eq!(
-        letters(
-            &points(&times),
-            &Keep {
-                last: at_most(2),
-                ..Keep::default()
-            }
-        ),
-        "K-K"
-    );
+    let times = ["2024-05-02T20:00:00+00:00", "2024-05-01T08:00:00+00:00", "2024-05-02T08:00:00+00:00"];
+    assert_eq!(letters(&points(&times), &Keep { last: at_most(2), ..Keep::default() }), "K-K");
 }
 
 #[test]
 fn days_are_those_of_each_points_own_zone() {
     // One instant apart by an hour: the same day in New York, two days in Berlin.
-    let new_york = points(&[
-        "2024-05-01T17:30:00-04:00",
-        "2024-05-01T18:30:00-04:00",
-        "2024-04-01T00:00:00-04:00",
-    ]);
-    let berlin = points(&[
-        "2024-05-01T23:30:00+02:00",
-        "2024-05-02T00:30:00+02:00",
-        "2024-04-01T06:00:00+02:00",
-    ]);
-    let keep = Keep {
-        daily: at_most(2),
-        ..Keep::default()
-    };
+    let new_york = points(&["2024-05-01T17:30:00-04:00", "2024-05-01T18:30:00-04:00", "2024-04-01T00:00:00-04:00"]);
+    let berlin = points(&["2024-05-01T23:30:00+02:00", "2024-05-02T00:30:00+02:00", "2024-04-01T06:00:00+02:00"]);
+    let keep = Keep { daily: at_most(2), ..Keep::default() };
     assert_eq!(letters(&new_york, &keep), "-KK");
     assert_eq!(letters(&berlin, &keep), "KK-");
 }
@@ -151,43 +85,17 @@ fn the_hour_that_comes_twice_when_clocks_go_back_is_one_hour() {
         "2024-10-27T02:30:00+01:00",
         "2024-10-27T03:30:00+01:00",
     ]);
-    assert_eq!(
-        letters(
-            &points,
-            &Keep {
-                hourly: at_most(3),
-                ..Keep::default()
-            }
-        ),
-        "K-KK"
-    );
+    assert_eq!(letters(&points, &Keep { hourly: at_most(3), ..Keep::default() }), "K-KK");
 }
 
 #[test]
 fn a_day_of_23_or_25_hours_is_one_day() {
     for [first, last, next] in [
-        [
-            "2024-03-31T00:10:00+01:00",
-            "2024-03-31T23:50:00+02:00",
-            "2024-04-01T00:10:00+02:00",
-        ],
-        [
-            "2024-10-27T00:10:00+02:00",
-            "2024-10-27T23:50:00+01:00",
-            "2024-10-28T00:10:00+01:00",
-        ],
+        ["2024-03-31T00:10:00+01:00", "2024-03-31T23:50:00+02:00", "2024-04-01T00:10:00+02:00"],
+        ["2024-10-27T00:10:00+02:00", "2024-10-27T23:50:00+01:00", "2024-10-28T00:10:00+01:00"],
     ] {
         let points = points(&["2024-01-01T00:00:00+01:00", first, last, next]);
-        assert_eq!(
-            letters(
-                &points,
-                &Keep {
-                    daily: at_most(2),
-                    ..Keep::default()
-                }
-            ),
-            "--KK"
-        );
+        assert_eq!(letters(&points, &Keep { daily: at_most(2), ..Keep::default() }), "--KK");
     }
 }
 
@@ -199,26 +107,8 @@ fn weeks_are_iso_weeks_and_may_span_two_years() {
         "2021-01-03T12:00:00+00:00",
         "2021-01-04T12:00:00+00:00",
     ]);
-    assert_eq!(
-        letters(
-            &points,
-            &Keep {
-                weekly: at_most(3),
-                ..Keep::default()
-            }
-        ),
-        "K-KK"
-    );
-    assert_eq!(
-        letters(
-            &points,
-            &Keep {
-                yearly: at_most(2),
-                ..Keep::default()
-            }
-        ),
-        "-K-K"
-    );
+    assert_eq!(letters(&points, &Keep { weekly: at_most(3), ..Keep::default() }), "K-KK");
+    assert_eq!(letters(&points, &Keep { yearly: at_most(2), ..Keep::default() }), "-K-K");
 }
 
 #[test]
@@ -229,15 +119,9 @@ fn within_counts_from_the_newest_point_and_excludes_its_own_beginning() {
         "2024-05-01T12:00:01+00:00",
         "2024-05-08T12:00:00+00:00",
     ]);
-    let keep = Keep {
-        within: span("7d"),
-        ..Keep::default()
-    };
+    let keep = Keep { within: span("7d"), ..Keep::default() };
     assert_eq!(letters(&points, &keep), "--KK");
-    assert_eq!(
-        decide(&points, &keep, now())[3].reasons,
-        [Reason::Within(span("7d").unwrap())]
-    );
+    assert_eq!(decide(&points, &keep, now())[3].reasons, [Reason::Within(span("7d").unwrap())]);
 }
 
 #[test]
@@ -249,10 +133,7 @@ fn one_of_each_day_within_a_span() {
         "2024-05-08T08:00:00+00:00",
         "2024-05-08T12:00:00+00:00",
     ]);
-    let keep = Keep {
-        within_daily: span("4d"),
-        ..Keep::default()
-    };
+    let keep = Keep { within_daily: span("4d"), ..Keep::default() };
     assert_eq!(letters(&points, &keep), "--K-K");
     // The oldest of all is kept as well if it is within.
     assert_eq!(letters(&points[1..], &keep), "KK-K");
@@ -260,15 +141,8 @@ fn one_of_each_day_within_a_span() {
 
 #[test]
 fn a_point_from_the_future_does_not_make_the_others_too_old() {
-    let points = points(&[
-        "2024-05-01T12:00:00+00:00",
-        "2024-05-02T12:00:00+00:00",
-        "2099-01-01T00:00:00+00:00",
-    ]);
-    let keep = Keep {
-        within: span("1d"),
-        ..Keep::default()
-    };
+    let points = points(&["2024-05-01T12:00:00+00:00", "2024-05-02T12:00:00+00:00", "2099-01-01T00:00:00+00:00"]);
+    let keep = Keep { within: span("1d"), ..Keep::default() };
     assert_eq!(letters(&points, &keep), "-KK");
     assert_eq!(letters(&points[2..], &keep), "K");
 }
@@ -279,17 +153,9 @@ fn a_tag_list_needs_all_of_its_tags_and_the_empty_tag_means_none() {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         ..point("2024-05-01T12:00:00+00:00")
     };
-    let points = [
-        tagged(&["a"]),
-        tagged(&["b", "a"]),
-        tagged(&["c"]),
-        tagged(&[]),
-    ];
+    let points = [tagged(&["a"]), tagged(&["b", "a"]), tagged(&["c"]), tagged(&[])];
     let keep = |lists: &[&[&str]]| Keep {
-        tags: lists
-            .iter()
-            .map(|list| list.iter().map(|tag| (*tag).to_owned()).collect())
-            .collect(),
+        tags: lists.iter().map(|list| list.iter().map(|tag| (*tag).to_owned()).collect()).collect(),
         ..Keep::default()
     };
     assert_eq!(letters(&points, &keep(&[&["a"]])), "KK--");
@@ -301,20 +167,10 @@ fn a_tag_list_needs_all_of_its_tags_and_the_empty_tag_means_none() {
 
 #[test]
 fn rules_add_up() {
-    let days: Vec<String> = (1..=31)
-        .map(|day| format!("2024-05-{day:02}T12:00:00+00:00"))
-        .collect();
+    let days: Vec<String> = (1..=31).map(|day| format!("2024-05-{day:02}T12:00:00+00:00")).collect();
     let days: Vec<&str> = days.iter().map(String::as_str).collect();
-    let keep = Keep {
-        last: at_most(2),
-        weekly: at_most(3),
-        monthly: at_most(1),
-        ..Keep::default()
-    };
-    assert_eq!(
-        letters(&points(&days), &keep),
-        format!("{}K{}K{}KK", "-".repeat(18), "-".repeat(6), "-".repeat(3))
-    );
+    let keep = Keep { last: at_most(2), weekly: at_most(3), monthly: at_most(1), ..Keep::default() };
+    assert_eq!(letters(&points(&days), &keep), format!("{}K{}K{}KK", "-".repeat(18), "-".repeat(6), "-".repeat(3)));
 }
 
 #[test]
@@ -330,37 +186,21 @@ fn counts_are_read_from_words() {
 fn any_points() -> impl Strategy<Value = Vec<RestorePoint>> {
     // Minutes over six years, so that hours, days, weeks and months are shared often enough.
     let minutes = prop_oneof![0..200_000_i64, 0..3_000_000_i64];
-    let one = (minutes, -48..=56_i32, prop::collection::vec("[ab]", 0..3)).prop_map(
-        |(minutes, quarters, tags)| {
-            let zone = TimeZone::fixed(Offset::from_seconds(quarters * 900).unwrap());
-            let time = Timestamp::from_second(1_700_000_000 + minutes * 60).unwrap();
-            RestorePoint {
-                time: time.to_zoned(zone),
-                tags,
-            }
-        },
-    );
+    let one = (minutes, -48..=56_i32, prop::collection::vec("[ab]", 0..3)).prop_map(|(minutes, quarters, tags)| {
+        let zone = TimeZone::fixed(Offset::from_seconds(quarters * 900).unwrap());
+        let time = Timestamp::from_second(1_700_000_000 + minutes * 60).unwrap();
+        RestorePoint { time: time.to_zoned(zone), tags }
+    });
     prop::collection::vec(one, 0..60)
 }
 
 fn any_count() -> impl Strategy<Value = Option<Count>> {
-    prop_oneof![
-        Just(None),
-        (0..12_u32).prop_map(at_most),
-        Just(Some(Count::All))
-    ]
+    prop_oneof![Just(None), (0..12_u32).prop_map(at_most), Just(Some(Count::All))]
 }
 
 fn any_span() -> impl Strategy<Value = Option<Span>> {
-    let some =
-        (0..3_u32, 0..14_u32, 0..40_u32, 0..50_u32).prop_map(|(years, months, days, hours)| {
-            Some(Span {
-                years,
-                months,
-                days,
-                hours,
-            })
-        });
+    let some = (0..3_u32, 0..14_u32, 0..40_u32, 0..50_u32)
+        .prop_map(|(years, months, days, hours)| Some(Span { years, months, days, hours }));
     prop_oneof![Just(None), some]
 }
 
@@ -386,10 +226,7 @@ fn any_keep() -> impl Strategy<Value = Keep> {
 }
 
 fn kept(points: &[RestorePoint], keep: &Keep) -> Vec<bool> {
-    decide(points, keep, now())
-        .iter()
-        .map(|decision| decision.keep)
-        .collect()
+    decide(points, keep, now()).iter().map(|decision| decision.keep).collect()
 }
 
 /// `keep` with the other's rules where it has none of its own.
