@@ -9,7 +9,7 @@ use std::process::Command;
 
 use backup::attributes::{
     Action, Applier, AttributeError, Before, Context, Entry, Moment, Stat, Zone, create, extended_attributes,
-    link_target, node_from,
+    has_default_acl, link_target, node_from,
 };
 use jiff::tz::TimeZone;
 use repository::tree::{ExtendedAttribute, Node, NodeKind, st_mode_from_file_mode};
@@ -142,7 +142,8 @@ impl Place {
             }
         }
         let stat = self.stat(&node.name);
-        let before = if exists { Before::changed(&stat) } else { Before::created(&stat) };
+        let bare = !exists && !has_default_acl(self.dir.as_fd());
+        let before = if bare { Before::created(&stat) } else { Before::changed(&stat) };
         self.apply(node, applier, &before)
     }
 
@@ -381,10 +382,11 @@ fn an_access_list_inherited_from_the_target_directory_goes() {
     if !target.set_xattr(b".", "system.posix_acl_default", &acl()) {
         return;
     }
-    target.file(NAME);
-    assert_eq!(target.read(NAME).extended_attributes.len(), 1);
     assert!(target.restore(&node, &Applier::new()).is_empty());
     assert_eq!(restorable(target.read(NAME)), restorable(node));
+    // It had one to remove.
+    target.file(b"other");
+    assert_eq!(target.read(b"other").extended_attributes.len(), 1);
 }
 
 #[test]

@@ -44,7 +44,8 @@ impl Before {
         Self { mtime: Some(stat.mtime), ..Self::changed(stat) }
     }
 
-    /// A file that was just made in a directory without a default ACL, and so has no extended attributes to remove.
+    /// A file that was just made in a directory without a default ACL ([`has_default_acl`](super::has_default_acl)), and
+    /// so has no extended attributes to remove.
     /// The kernel gives all files that one process makes in one directory with one mode the same owner, group and
     /// mode, so one look at the first of them will do for all.
     pub fn created(stat: &Stat) -> Self {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use repository::tree::{ExtendedAttribute, Node, NodeKind, Timestamp, file_mode_from_st_mode};
 use rustix::fs::readlinkat;
+use rustix::io::Errno;
 
 use super::stat::{Moment, Stat};
 use super::xattr::{self, Holder};
@@ -115,4 +116,10 @@ pub fn extended_attributes(
         }
     }
     attributes
+}
+
+/// Whether files made in this directory inherit an ACL, see [`Before::created`](super::Before::created).
+pub fn has_default_acl(dir: BorrowedFd<'_>) -> bool {
+    // Anything but a clear "no" costs its files one look each.
+    !matches!(Holder::Open(dir).get("system.posix_acl_default"), Ok(None) | Err(Errno::NOTSUP))
 }
