@@ -127,7 +127,9 @@ impl Applier {
     fn is_news(&self, name: &str, error: Errno) -> bool {
         let for_any_file = match error {
             Errno::NOTSUP => true,
-            Errno::PERM | Errno::ACCESS | Errno::INVAL => !name.starts_with("user."),
+            // For root this is about the one file, an immutable one for instance; and a lost capability breaks it.
+            Errno::PERM | Errno::ACCESS if name == "security.capability" => !self.is_root,
+            Errno::PERM | Errno::ACCESS => name.starts_with("security.") || name.starts_with("trusted."),
             _ => false,
         };
         // A panic elsewhere cannot leave the set half changed.
