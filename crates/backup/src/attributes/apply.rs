@@ -44,7 +44,8 @@ impl Before {
         Self { mtime: Some(stat.mtime), ..Self::changed(stat) }
     }
 
-    /// A file that was just made in a directory without a default ACL, and so has no extended attributes to remove.
+    /// A file that was just made in a directory without a default ACL ([`has_default_acl`](super::has_default_acl)), and
+    /// so has no extended attributes to remove.
     /// The kernel gives all files that one process makes in one directory with one mode the same owner, group and
     /// mode, so one look at the first of them will do for all.
     pub fn created(stat: &Stat) -> Self {
@@ -126,7 +127,9 @@ impl Applier {
     fn is_news(&self, name: &str, error: Errno) -> bool {
         let for_any_file = match error {
             Errno::NOTSUP => true,
-            Errno::PERM | Errno::ACCESS | Errno::INVAL => !name.starts_with("user."),
+            // For root this is about the one file, an immutable one for instance; and a lost capability breaks it.
+            Errno::PERM | Errno::ACCESS if name == "security.capability" => !self.is_root,
+            Errno::PERM | Errno::ACCESS => name.starts_with("security.") || name.starts_with("trusted."),
             _ => false,
         };
         // A panic elsewhere cannot leave the set half changed.

@@ -25,7 +25,7 @@ pub use apply::{Applier, Before};
 pub use create::create;
 pub use devices::Devices;
 pub use names::Names;
-pub use read::{Context, extended_attributes, link_target, node_from};
+pub use read::{Context, extended_attributes, has_default_acl, link_target, node_from};
 pub use stat::{Moment, Stat};
 pub use zone::Zone;
 

@@ -5,7 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use repository::tree::{ExtendedAttribute, Node, NodeKind, Timestamp, file_mode_from_st_mode};
-use rustix::fs::{FileType, readlinkat};
+use rustix::fs::readlinkat;
+use rustix::io::Errno;
 
 use super::stat::{Moment, Stat};
 use super::xattr::{self, Holder};
@@ -29,7 +30,7 @@ impl Context {
     }
 
     fn timestamp(&self, moment: Moment) -> Timestamp {
-        Timestamp { secs: moment.secs, nanos: moment.nanos, offset_minutes: self.zone.offset_minutes(moment.secs) }
+        Timestamp::from_unix(moment.secs, moment.nanos, self.zone.offset_minutes(moment.secs))
     }
 }
 
@@ -41,7 +42,8 @@ impl Context {
 /// `st_dev` into every node unless asked not to, the file system's number is written for hard links only, and is a
 /// stable one ([`Devices`]).
 pub fn node_from(name: &[u8], stat: &Stat, directory: &Path, context: &Context) -> Node {
-    let kind = kind(stat.mode);
+    let mode = file_mode_from_st_mode(stat.mode);
+    let kind = NodeKind::of_file_mode(mode);
     let links = match kind {
         NodeKind::Dir | NodeKind::Fifo | NodeKind::Socket => 0,
         _ => u64::from(stat.links),
@@ -49,7 +51,7 @@ pub fn node_from(name: &[u8], stat: &Stat, directory: &Path, context: &Context) 
     let mtime = context.timestamp(stat.mtime);
     Node {
         name: name.into(),
-        mode: file_mode_from_st_mode(stat.mode),
+        mode,
         mtime,
         atime: mtime,
         ctime: context.timestamp(stat.ctime),
@@ -69,19 +71,6 @@ pub fn node_from(name: &[u8], stat: &Stat, directory: &Path, context: &Context) 
         subtree: None,
         error: "".into(),
         kind,
-    }
-}
-
-fn kind(st_mode: u32) -> NodeKind {
-    match FileType::from_raw_mode(st_mode) {
-        FileType::RegularFile => NodeKind::File,
-        FileType::Directory => NodeKind::Dir,
-        FileType::Symlink => NodeKind::Symlink,
-        FileType::BlockDevice => NodeKind::BlockDevice,
-        FileType::CharacterDevice => NodeKind::CharDevice,
-        FileType::Fifo => NodeKind::Fifo,
-        FileType::Socket => NodeKind::Socket,
-        _ => NodeKind::Other("irregular".into()),
     }
 }
 
@@ -127,4 +116,10 @@ pub fn extended_attributes(
         }
     }
     attributes
+}
+
+/// Whether files made in this directory inherit an ACL, see [`Before::created`](super::Before::created).
+pub fn has_default_acl(dir: BorrowedFd<'_>) -> bool {
+    // Anything but a clear "no" costs its files one look each.
+    !matches!(Holder::Open(dir).get("system.posix_acl_default"), Ok(None) | Err(Errno::NOTSUP))
 }
