@@ -10,4 +10,9 @@ impl Exclude {
     pub fn matches(&self, _path: &Path, _is_directory: bool) -> bool {
         false
     }
+
+    /// Whether something below a directory may match.
+    pub fn may_match_below(&self, _path: &Path) -> bool {
+        true
+    }
 }

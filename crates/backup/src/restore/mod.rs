@@ -1,4 +1,15 @@
 //! From a repository back to files.
+//!
+//! Every name is looked up in an open directory and never followed, so neither a hostile tree nor a link that lies
+//! in the way leads outside the target. What cannot be restored is named and counted, and the rest is delivered;
+//! bytes whose hash is wrong are not written.
+
+mod content;
+mod existing;
+mod file;
+mod place;
+mod run;
+mod walk;
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +19,9 @@ use repository::{Error, Repository};
 
 use crate::exclude::Exclude;
 use crate::progress::Progress;
+
+use run::Run;
+use walk::Walk;
 
 /// What to do with a file that exists already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +79,9 @@ pub struct Outcome {
 }
 
 /// Restores a tree below `target`, with the full paths of the backup.
+///
+/// Works in batches: the walk makes directories and gathers files, then all cores read packs in order and write
+/// each piece to every file that wants it. A directory gets its attributes when the last thing below it is done.
 pub fn restore(
     repository: &Repository,
     index: &Index,
@@ -72,6 +89,13 @@ pub fn restore(
     target: &Path,
     options: &Options<'_>,
 ) -> Result<Outcome, Error> {
-    let _ = (repository, index, tree, target, options);
-    Err(Error::Refused("restore is on its way".to_owned()))
+    let run = Run::new(repository, index, options);
+    let root = run.open_target(target)?;
+    Walk::new(&run).backup(tree, &root)?;
+    run.finish_directory(root);
+    run.link_all();
+    if options.progress.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    Ok(run.outcome())
 }

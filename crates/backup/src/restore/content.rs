@@ -1,0 +1,321 @@
+//! The bytes of a batch of files: packs are read in order, each piece is opened once and written to every file that
+//! wants it, on all cores.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use repository::blob::BlobKind;
+use repository::hash::sha256_many;
+use repository::id::Id;
+use repository::index::Location;
+use repository::storage::{FileKind, StoredFile};
+use repository::tree::Node;
+use repository::{Error, Unpacking, wrong_hash};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::attributes::{Before, Moment, Stat};
+use crate::restore::Overwrite;
+use crate::restore::existing::differing;
+use crate::restore::file::{File, FileState};
+use crate::restore::place::{Place, remove_all};
+use crate::restore::run::{Run, add};
+
+/// Files in a batch at the most; each holds its node and keeps its directory open.
+const MAX_FILES: usize = 20_000;
+/// Pieces in a batch at the most.
+const MAX_PIECES: usize = 400_000;
+/// Directories that one batch may hold open, below the usual limit of 1024 files.
+const MAX_DIRECTORIES: usize = 500;
+/// Read from a pack at once, in bytes, at the most (a single piece may be larger).
+const MAX_SPAN: u64 = 4 << 20;
+/// Plaintext of such a span, in bytes, at the most.
+const MAX_SPAN_PLAIN: u64 = 8 << 20;
+/// Unwanted bytes between two pieces that are read along rather than asked for again.
+const MAX_GAP: u64 = 128 << 10;
+/// Files to be restored together.
+#[derive(Default)]
+pub(super) struct Batch {
+    files: Vec<File>,
+    /// Files of which no piece is wanted: empty ones, and those of which only attributes differ.
+    without_pieces: Vec<usize>,
+    pieces: Vec<Piece>,
+    directories: usize,
+}
+
+/// A piece, for each place that wants it.
+struct Piece {
+    location: Location,
+    file: u32,
+    offset: u64,
+}
+
+impl Batch {
+    pub(super) fn is_full(&self) -> bool {
+        self.files.len() >= MAX_FILES || self.pieces.len() >= MAX_PIECES || self.directories >= MAX_DIRECTORIES
+    }
+
+    /// Adds a file; one that is there already is compared first, so that only what differs is read.
+    pub(super) fn add(&mut self, run: &Run<'_>, place: Place, node: Node) {
+        if self.files.last().is_none_or(|last| !std::sync::Arc::ptr_eq(&last.place.directory, &place.directory)) {
+            self.directories += 1;
+        }
+        let Some((pieces, missing)) = locate(run, &node) else {
+            run.error(&place.path(), &"the backup does not say what is in it");
+            return run.finish_directory(place.directory);
+        };
+        if let Some(id) = missing {
+            let error = Error::MissingBlob { kind: BlobKind::Data, id };
+            run.error(&place.path(), &format_args!("not restored: {error}"));
+            return run.finish_directory(place.directory);
+        }
+        let existing = if place.directory.is_fresh { Existing::Nothing } else { look(run, &place, &node, &pieces) };
+        let (state, differs) = match existing {
+            Existing::Nothing => (FileState::New, None),
+            Existing::Differs(before, differs) => (FileState::Existing(before), Some(differs)),
+            Existing::Leave => {
+                add(&run.counts.files_unchanged, 1);
+                run.options.progress.bytes_done(node.size);
+                return run.finish_directory(place.directory);
+            }
+            Existing::Failed(error) => {
+                run.error(&place.path(), &error);
+                return run.finish_directory(place.directory);
+            }
+        };
+        let number = u32::try_from(self.files.len()).expect("a batch is small");
+        let mut offset = 0;
+        let mut wanted = 0;
+        for (position, location) in pieces.iter().enumerate() {
+            let length = location.blob.plain_length();
+            if differs.as_ref().is_none_or(|differs| differs[position]) {
+                self.pieces.push(Piece { location: *location, file: number, offset });
+                wanted += 1;
+            } else {
+                run.options.progress.bytes_done(length);
+            }
+            offset += length;
+        }
+        if wanted == 0 {
+            self.without_pieces.push(self.files.len());
+        }
+        self.files.push(File::new(place, node, state, wanted));
+    }
+
+    /// Restores the files of the batch.
+    pub(super) fn restore(mut self, run: &Run<'_>) -> Result<(), Error> {
+        let key = |piece: &Piece| (piece.location.pack, piece.location.blob.offset);
+        self.pieces.sort_unstable_by(|a, b| (key(a), a.file, a.offset).cmp(&(key(b), b.file, b.offset)));
+        let spans = spans(&self.pieces);
+        let (next_span, next_file) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || {
+            let mut worker = Worker::new(run, &self);
+            while let Some(span) = spans.get(next_span.fetch_add(1, Ordering::Relaxed)) {
+                if run.is_stopped() {
+                    return;
+                }
+                worker.span(&self.pieces[span.clone()]);
+            }
+            while let Some(&file) = self.without_pieces.get(next_file.fetch_add(1, Ordering::Relaxed)) {
+                self.files[file].finish(run, None);
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            // Not more threads than there is work for: an incremental restore has many small batches.
+            for _ in 1..threads.min(spans.len() + self.without_pieces.len() / 16) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        run.check_full()?;
+        if run.options.progress.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        for file in self.files {
+            run.finish_directory(file.place.directory);
+        }
+        Ok(())
+    }
+}
+
+/// Where a file's pieces lie, and the first that lies nowhere. `None` if the node has no content at all.
+fn locate(run: &Run<'_>, node: &Node) -> Option<(Vec<Location>, Option<Id>)> {
+    let content = node.content.as_ref()?;
+    let mut pieces = Vec::with_capacity(content.len());
+    for id in content {
+        match run.index.get(BlobKind::Data, id) {
+            Some(location) => pieces.push(location),
+            None => return Some((pieces, Some(*id))),
+        }
+    }
+    Some((pieces, None))
+}
+
+enum Existing {
+    Nothing,
+    Differs(Before, Vec<bool>),
+    Leave,
+    Failed(String),
+}
+
+fn look(run: &Run<'_>, place: &Place, node: &Node, pieces: &[Location]) -> Existing {
+    let Ok(stat) = Stat::at(place.directory.entry(&place.name)) else { return Existing::Nothing };
+    let mtime = Moment { secs: node.mtime.secs, nanos: node.mtime.nanos };
+    let leave = match run.options.overwrite {
+        Overwrite::Never => true,
+        Overwrite::IfNewer => stat.mtime >= mtime,
+        Overwrite::IfChanged | Overwrite::Always => false,
+    };
+    if leave {
+        return Existing::Leave;
+    }
+    let is_file = stat.mode & 0o170_000 == 0o100_000;
+    let trusted = run.options.overwrite == Overwrite::IfChanged && stat.mtime == mtime && stat.size == node.size;
+    // Other names of the inode, outside of the backup, must not change along.
+    let foreign_links = u64::from(stat.links) > node.links.max(1);
+    let compared = if is_file && trusted {
+        Ok(vec![false; pieces.len()])
+    } else if is_file && (!foreign_links || run.options.dry_run) {
+        compare(place, pieces)
+    } else {
+        Err(Errno::EXIST)
+    };
+    match compared {
+        Ok(differs) if !differs.contains(&true) && stat.size == node.size => {
+            // Its attributes may differ still; they cost little to compare.
+            let before = Before::untouched(&stat);
+            if !run.options.dry_run {
+                run.finish_file(place, node, None, &before);
+            }
+            Existing::Leave
+        }
+        Ok(differs) => Existing::Differs(Before::changed(&stat), differs),
+        Err(_) if run.options.dry_run => Existing::Nothing,
+        // Something else is in the way, or it cannot be read: replaced as a whole.
+        Err(_) => match remove_all(&place.directory.open, &place.name) {
+            Ok(_) => Existing::Nothing,
+            Err(error) => Existing::Failed(format!("cannot replace what is there: {error}")),
+        },
+    }
+}
+
+fn compare(place: &Place, pieces: &[Location]) -> Result<Vec<bool>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(&place.directory.open, &*place.name, flags, Mode::empty())?;
+    let pieces: Vec<_> = pieces.iter().map(|piece| (piece.blob.id, piece.blob.plain_length())).collect();
+    differing(&file, &pieces, |_| {})
+}
+
+/// Cuts sorted pieces into spans: same pack, close together, not too large. A piece wanted several times stays in
+/// one span.
+fn spans(pieces: &[Piece]) -> Vec<std::ops::Range<usize>> {
+    let mut spans = Vec::new();
+    let mut start = 0;
+    while start < pieces.len() {
+        let first = pieces[start].location;
+        let begin = u64::from(first.blob.offset);
+        let (mut end, mut plain) = (begin, 0);
+        let mut last: Option<Id> = None;
+        let mut next = start;
+        while let Some(piece) = pieces.get(next) {
+            let blob = piece.location.blob;
+            let (offset, length) = (u64::from(blob.offset), u64::from(blob.length));
+            let repeated = last == Some(blob.id) && piece.location.pack == first.pack;
+            if !repeated {
+                let too_far = piece.location.pack != first.pack || offset > end + MAX_GAP;
+                let too_large = next > start
+                    && (offset + length - begin > MAX_SPAN || plain + blob.plain_length() > MAX_SPAN_PLAIN);
+                if too_far || too_large {
+                    break;
+                }
+                end = offset + length;
+                plain += blob.plain_length();
+                last = Some(blob.id);
+            }
+            next += 1;
+        }
+        spans.push(start..next);
+        start = next;
+    }
+    spans
+}
+
+struct Worker<'a> {
+    run: &'a Run<'a>,
+    batch: &'a Batch,
+    unpacking: Unpacking,
+    sealed: Vec<u8>,
+    plains: Vec<Vec<u8>>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(run: &'a Run<'a>, batch: &'a Batch) -> Self {
+        Worker { run, batch, unpacking: Unpacking::new(), sealed: Vec::new(), plains: Vec::new() }
+    }
+
+    fn span(&mut self, pieces: &[Piece]) {
+        // Pieces that are the same blob follow one another.
+        let groups: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.location == b.location).collect();
+        if self.run.options.dry_run {
+            return groups.into_iter().for_each(|group| self.deliver(group, Ok(&[])));
+        }
+        let (first, last) = (groups[0][0].location, groups[groups.len() - 1][0].location);
+        let begin = u64::from(first.blob.offset);
+        let length = u64::from(last.blob.offset) + u64::from(last.blob.length) - begin;
+        let pack = StoredFile::new(FileKind::Pack, first.pack);
+        let read = self.run.repository.storage().read_range(&pack, begin, length, &mut self.sealed);
+        if read.is_err() {
+            // Another pack may have the same pieces; and not all of them need be out of reach.
+            return groups.into_iter().for_each(|group| self.one_by_one(group));
+        }
+        self.plains.resize_with(self.plains.len().max(groups.len()), Vec::new);
+        let mut opened = Vec::with_capacity(groups.len());
+        for (group, plain) in groups.iter().zip(&mut self.plains) {
+            let location = &group[0].location;
+            let start = (u64::from(location.blob.offset) - begin) as usize;
+            let sealed = &mut self.sealed[start..start + location.blob.length as usize];
+            let (pack, blob) = (location.pack, &location.blob);
+            let repository = self.run.repository;
+            opened.push(repository.open_blob_unhashed(pack, blob, sealed, &mut self.unpacking, plain));
+        }
+        // Two hashes side by side take little longer than one.
+        let ids = {
+            let plains: Vec<&[u8]> = self.plains[..groups.len()].iter().map(Vec::as_slice).collect();
+            sha256_many(&plains)
+        };
+        for (number, group) in groups.iter().enumerate() {
+            let location = &group[0].location;
+            let opened = std::mem::replace(&mut opened[number], Ok(()));
+            let right = opened.and_then(|()| match ids[number] == location.blob.id {
+                true => Ok(()),
+                false => Err(wrong_hash(location.pack, &location.blob)),
+            });
+            match right {
+                Ok(()) => {
+                    let plain = std::mem::take(&mut self.plains[number]);
+                    self.deliver(group, Ok(&plain));
+                    self.plains[number] = plain;
+                }
+                Err(_) => self.one_by_one(group),
+            }
+        }
+    }
+
+    /// Reads a piece from wherever it lies.
+    fn one_by_one(&self, group: &[Piece]) {
+        let mut plain = Vec::new();
+        let mut reader = self.run.repository.reader(self.run.index);
+        match reader.load(BlobKind::Data, &group[0].location.blob.id, &mut plain) {
+            Ok(()) => self.deliver(group, Ok(&plain)),
+            Err(error) => self.deliver(group, Err(&error)),
+        }
+    }
+
+    fn deliver(&self, group: &[Piece], plain: Result<&[u8], &Error>) {
+        for piece in group {
+            let file = &self.batch.files[piece.file as usize];
+            file.write(self.run, plain, piece.offset);
+            self.run.options.progress.bytes_done(piece.location.blob.plain_length());
+        }
+    }
+}

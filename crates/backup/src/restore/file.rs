@@ -1,0 +1,165 @@
+//! One file in the making: its pieces come in any order and from several threads; whoever writes the last one gives
+//! it its length and its attributes.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use repository::Error;
+use repository::tree::Node;
+use rustix::fs::{Mode, OFlags, chmod, ftruncate, openat};
+use rustix::io::Errno;
+
+use crate::attributes::Before;
+use crate::restore::place::Place;
+use crate::restore::run::{Run, add};
+
+/// Zeros are left out as holes in blocks of this size, that of the usual file systems.
+const BLOCK: usize = 4096;
+
+pub(super) struct File {
+    pub(super) place: Place,
+    node: Node,
+    state: FileState,
+    /// Pieces still to be written.
+    missing: AtomicUsize,
+    failed: Mutex<Option<String>>,
+    written: AtomicU64,
+}
+
+pub(super) enum FileState {
+    /// Nothing is there: holes need no writing.
+    New,
+    /// It is there, with what it had.
+    Existing(Before),
+}
+
+impl File {
+    pub(super) fn new(place: Place, node: Node, state: FileState, pieces: usize) -> Self {
+        let (failed, written) = (Mutex::default(), AtomicU64::new(0));
+        File { place, node, state, missing: AtomicUsize::new(pieces), failed, written }
+    }
+
+    /// Writes one piece, or notes why there is none. A dry run only counts.
+    pub(super) fn write(&self, run: &Run<'_>, plain: Result<&[u8], &Error>, offset: u64) {
+        let is_new = matches!(self.state, FileState::New);
+        let is_only = is_new && self.node.content.as_ref().is_some_and(|content| content.len() == 1);
+        let written = match plain {
+            Err(error) => Err(error.to_string()),
+            Ok(plain) if run.options.dry_run => {
+                self.written.fetch_add(plain.len() as u64, Ordering::Relaxed);
+                Ok(None)
+            }
+            Ok(plain) => self.write_at(plain, offset).map(Some).map_err(|error| {
+                run.note_full(error);
+                format!("cannot write it: {error}")
+            }),
+        };
+        let open = match written {
+            // Made, written and finished in one go.
+            Ok(open) => open.filter(|_| is_only),
+            Err(reason) => {
+                self.failed.lock().expect("no panic while a file is held").get_or_insert(reason);
+                None
+            }
+        };
+        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.finish(run, open.as_ref());
+        }
+    }
+
+    fn write_at(&self, plain: &[u8], offset: u64) -> Result<OwnedFd, Errno> {
+        let file = self.open()?;
+        let holes = matches!(self.state, FileState::New);
+        let mut written = 0;
+        for (start, run) in if holes { runs_of_data(plain) } else { vec![(0, plain)] } {
+            write_all_at(&file, run, offset + start as u64)?;
+            written += run.len() as u64;
+        }
+        self.written.fetch_add(written, Ordering::Relaxed);
+        Ok(file)
+    }
+
+    /// Opens the file for writing; a new one is made by whoever comes first.
+    fn open(&self) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = if matches!(self.state, FileState::New) { flags | OFlags::CREATE } else { flags };
+        let (directory, name) = (&self.place.directory.open, &*self.place.name);
+        let owner_alone = Mode::RUSR | Mode::WUSR;
+        match openat(directory, name, flags, owner_alone) {
+            // Its owner may still make it writable; its mode is set at the end anyway.
+            Err(Errno::ACCESS) => {
+                let path = openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                chmod(format!("/proc/self/fd/{}", path.as_raw_fd()), owner_alone)?;
+                openat(directory, name, flags, owner_alone)
+            }
+            opened => opened,
+        }
+    }
+
+    /// All pieces are written: counts the file, and gives it its length and attributes.
+    pub(super) fn finish(&self, run: &Run<'_>, open: Option<&OwnedFd>) {
+        if let Some(reason) = self.failed.lock().expect("no panic while a file is held").take() {
+            return run.error(&self.place.path(), &format_args!("not restored in full: {reason}"));
+        }
+        add(&run.counts.files_restored, 1);
+        let written = self.written.load(Ordering::Relaxed);
+        add(&run.counts.bytes_written, written);
+        run.options.progress.file_done(&|| self.place.path());
+        if run.options.dry_run {
+            return;
+        }
+        let finish = |file: &OwnedFd| -> Result<(), Errno> {
+            let is_full_length = matches!(self.state, FileState::New) && written == self.node.size;
+            if !is_full_length {
+                ftruncate(file, self.node.size)?;
+            }
+            let before = match self.state {
+                FileState::New => run.before_of_new(&self.place, file)?,
+                FileState::Existing(before) => before,
+            };
+            run.finish_file(&self.place, &self.node, Some(file), &before);
+            Ok(())
+        };
+        let finished = match open {
+            Some(file) => finish(file),
+            None => self.open().and_then(|file| finish(&file)),
+        };
+        if let Err(error) = finished {
+            run.note_full(error);
+            run.error(&self.place.path(), &format_args!("cannot finish it: {error}"));
+        }
+    }
+}
+
+/// The parts of a piece that are not zeros, in whole blocks, with their offsets.
+fn runs_of_data(plain: &[u8]) -> Vec<(usize, &[u8])> {
+    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (number, block) in plain.chunks(BLOCK).enumerate() {
+        if block == &ZEROS[..block.len()] {
+            continue;
+        }
+        let start = number * BLOCK;
+        match runs.last_mut() {
+            Some((_, end)) if *end == start => *end = start + block.len(),
+            _ => runs.push((start, start + block.len())),
+        }
+    }
+    runs.into_iter().map(|(start, end)| (start, &plain[start..end])).collect()
+}
+
+fn write_all_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
