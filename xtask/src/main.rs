@@ -10,8 +10,11 @@
     reason = "a program at a terminal: it prints, and it reads its environment and the clock"
 )]
 
+mod bench;
 mod debian;
+mod demo;
 mod parts;
+mod random;
 mod shell;
 mod test;
 
@@ -22,7 +25,9 @@ The developers' commands of Snapback.
 
 usage: cargo xtask COMMAND
 
+  demo                          build the program, and run its main job on a sample site
   test [CARGO-TEST-ARGUMENTS]   install what the tests need (as root, through apt), then run all tests
+  bench [OPTIONS]               measure ours and its peers; `bench --help` tells more
 ";
 
 fn main() -> ExitCode {
@@ -30,7 +35,13 @@ fn main() -> ExitCode {
     let command = arguments.next();
     let rest: Vec<String> = arguments.collect();
     let outcome = match command.as_deref() {
+        Some("demo") => demo::run(&rest),
         Some("test") => test::run(&rest),
+        Some("bench") if rest.iter().any(|argument| argument == "--help") => {
+            print!("{}", bench::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        Some("bench") => bench::run(&rest),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
