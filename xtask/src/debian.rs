@@ -20,17 +20,12 @@ pub(crate) fn newest_restic() -> Result<PathBuf> {
     let parts = shell::target_dir()?.join("parts");
     let unpacked = parts.join("restic-new");
     let restic = unpacked.join("usr/bin/restic");
-    if Command::new(&restic)
-        .arg("version")
-        .output()
-        .is_ok_and(|said| said.status.success())
-    {
+    if Command::new(&restic).arg("version").output().is_ok_and(|said| said.status.success()) {
         return Ok(restic);
     }
     let mirror = mirror(&machine_sources())
         .context("no mirror of Debian in /etc/apt/sources.list or /etc/apt/sources.list.d")?;
-    let package =
-        download("restic", &mirror, &parts.join("apt")).context("Debian's unstable suite")?;
+    let package = download("restic", &mirror, &parts.join("apt")).context("Debian's unstable suite")?;
 
     // Unpacked beside and renamed, so that a run that was stopped leaves nothing half there.
     let fresh = parts.join("restic-new.part");
@@ -48,25 +43,16 @@ pub(crate) fn newest_restic() -> Result<PathBuf> {
 fn download(package: &str, mirror: &str, room: &Path) -> Result<PathBuf> {
     let downloads = room.join("packages");
     if downloads.exists() {
-        fs::remove_dir_all(&downloads)
-            .with_context(|| format!("removing {}", downloads.display()))?;
+        fs::remove_dir_all(&downloads).with_context(|| format!("removing {}", downloads.display()))?;
     }
-    for directory in [
-        downloads.clone(),
-        room.join("state/lists/partial"),
-        room.join("cache/archives/partial"),
-    ] {
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("creating {}", directory.display()))?;
+    for directory in [downloads.clone(), room.join("state/lists/partial"), room.join("cache/archives/partial")] {
+        fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
     }
     let write = |name: &str, text: String| {
         let path = room.join(name);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     };
-    write(
-        "sources.list",
-        format!("deb [signed-by={KEYRING}] {mirror} unstable main\n"),
-    )?;
+    write("sources.list", format!("deb [signed-by={KEYRING}] {mirror} unstable main\n"))?;
     // An empty status file: as far as this apt knows, nothing is installed.
     write("state/status", String::new())?;
     let place = room.display();
@@ -87,18 +73,14 @@ fn download(package: &str, mirror: &str, room: &Path) -> Result<PathBuf> {
     write("apt.conf", settings)?;
     let apt_get = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        command
-            .args(arguments)
-            .env("APT_CONFIG", room.join("apt.conf"))
-            .current_dir(&downloads);
+        command.args(arguments).env("APT_CONFIG", room.join("apt.conf")).current_dir(&downloads);
         shell::output(&mut command)
     };
     // apt-get update ends well even if a mirror did not answer, unless told that any error counts.
     apt_get(&["update", "-o", "APT::Update::Error-Mode=any"])?;
     apt_get(&["download", package])?;
 
-    let mut found =
-        fs::read_dir(&downloads).with_context(|| format!("reading {}", downloads.display()))?;
+    let mut found = fs::read_dir(&downloads).with_context(|| format!("reading {}", downloads.display()))?;
     match found.next() {
         Some(file) => Ok(file?.path()),
         None => bail!("apt-get download {package} left no package"),
@@ -112,19 +94,14 @@ fn machine_sources() -> Vec<String> {
         .unwrap_or_default();
     files.sort();
     files.insert(0, "/etc/apt/sources.list".into());
-    files
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .collect()
+    files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect()
 }
 
 /// The address of the mirror that has Debian itself: the first source whose keyring is Debian's or not named, and
 /// whose suite is a release (not its security updates, which are another archive; nor some vendor's suite).
 /// Reads both forms of sources.list(5): one line each, and stanzas.
 fn mirror(sources: &[String]) -> Option<String> {
-    sources
-        .iter()
-        .find_map(|text| one_line_mirror(text).or_else(|| stanza_mirror(text)))
+    sources.iter().find_map(|text| one_line_mirror(text).or_else(|| stanza_mirror(text)))
 }
 
 fn one_line_mirror(text: &str) -> Option<String> {
@@ -136,43 +113,26 @@ fn one_line_mirror(text: &str) -> Option<String> {
         };
         let mut words = rest.split_whitespace();
         let (address, suite) = (words.next()?, words.next()?);
-        let keyring = options
-            .split_whitespace()
-            .find_map(|option| option.strip_prefix("signed-by="));
+        let keyring = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
         is_debian(&[suite], keyring).then(|| address.to_owned())
     })
 }
 
 fn stanza_mirror(text: &str) -> Option<String> {
     text.split("\n\n").find_map(|stanza| {
-        let field = |name: &str| {
-            stanza
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .map(str::trim)
-        };
+        let field =
+            |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         let suites: Vec<_> = field("Suites")?.split_whitespace().collect();
-        let wanted = field("Types")?.split_whitespace().any(|kind| kind == "deb")
-            && field("Enabled") != Some("no");
+        let wanted = field("Types")?.split_whitespace().any(|kind| kind == "deb") && field("Enabled") != Some("no");
         let address = field("URIs")?.split_whitespace().next()?;
         (wanted && is_debian(&suites, field("Signed-By"))).then(|| address.to_owned())
     })
 }
 
 fn is_debian(suites: &[&str], keyring: Option<&str>) -> bool {
-    const RELEASES: [&str; 9] = [
-        "stable",
-        "testing",
-        "unstable",
-        "sid",
-        "bookworm",
-        "trixie",
-        "forky",
-        "duke",
-        "oldstable",
-    ];
-    suites.iter().any(|suite| RELEASES.contains(suite))
-        && keyring.is_none_or(|path| path.contains("debian-archive"))
+    const RELEASES: [&str; 9] =
+        ["stable", "testing", "unstable", "sid", "bookworm", "trixie", "forky", "duke", "oldstable"];
+    suites.iter().any(|suite| RELEASES.contains(suite)) && keyring.is_none_or(|path| path.contains("debian-archive"))
 }
 
 #[cfg(test)]
@@ -188,10 +148,7 @@ mod tests {
         let text = "Types: deb\n# a comment\nURIs: http://mirror.test/security\nSuites: bookworm-security\nComponents: main\n\
                     \nTypes: deb deb-src\nURIs: http://mirror.test/debian http://other.test\nSuites: bookworm bookworm-updates\n\
                     Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n";
-        assert_eq!(
-            mirror_of(text).as_deref(),
-            Some("http://mirror.test/debian")
-        );
+        assert_eq!(mirror_of(text).as_deref(), Some("http://mirror.test/debian"));
     }
 
     #[test]
@@ -199,23 +156,14 @@ mod tests {
         let text = "# deb http://old.test/debian bookworm main\n\
                     deb [arch=amd64 signed-by=/k/vendor.gpg] https://vendor.test/apt stable main\n\
                     deb [arch=amd64] http://mirror.test/debian trixie main contrib\n";
-        assert_eq!(
-            mirror_of(text).as_deref(),
-            Some("http://mirror.test/debian")
-        );
+        assert_eq!(mirror_of(text).as_deref(), Some("http://mirror.test/debian"));
     }
 
     #[test]
     fn a_vendors_archive_is_no_mirror() {
-        assert_eq!(
-            mirror_of("deb https://vendor.test/apt vendor-bookworm main\n"),
-            None
-        );
+        assert_eq!(mirror_of("deb https://vendor.test/apt vendor-bookworm main\n"), None);
         let stanza = "Types: deb\nURIs: http://x.test\nSuites: stable\nSigned-By: /usr/share/keyrings/vendor.gpg\n";
         assert_eq!(mirror_of(stanza), None);
-        assert_eq!(
-            mirror_of("Types: deb\nEnabled: no\nURIs: http://x.test\nSuites: sid\n"),
-            None
-        );
+        assert_eq!(mirror_of("Types: deb\nEnabled: no\nURIs: http://x.test\nSuites: sid\n"), None);
     }
 }

@@ -34,9 +34,7 @@ fn play(stage: &Stage) -> Result<()> {
     stage.snapback("repo init --password-file password")?;
     stage.snapback("backup site --password-file password")?;
 
-    stage.heading(
-        "Something goes wrong: a page is overwritten, another deleted, a stranger's file appears",
-    );
+    stage.heading("Something goes wrong: a page is overwritten, another deleted, a stranger's file appears");
     stage.shell("cp -a site site.good")?;
     stage.shell("echo 'Hacked.' > site/index.html")?;
     stage.shell("rm site/articles/article-007.html")?;
@@ -49,9 +47,7 @@ fn play(stage: &Stage) -> Result<()> {
 
     stage.heading("The site as it was before, beside the present one");
     stage.snapback("restore latest~1 --to restored --password-file password")?;
-    stage.shell(&format!(
-        "diff -r site.good restored{here}/site && echo 'no difference'"
-    ))?;
+    stage.shell(&format!("diff -r site.good restored{here}/site && echo 'no difference'"))?;
 
     stage.heading("The repository is whole: all of it is read, decrypted and hashed");
     stage.snapback("repo check --read-data --password-file password")?;
@@ -68,7 +64,10 @@ struct Stage {
 impl Stage {
     fn new() -> Result<Stage> {
         let program = shell::target_dir()?.join("release/snapback");
-        let directory = std::env::temp_dir().join(format!("snapback-demo-{}", std::process::id()));
+        let directory = std::env::temp_dir()
+            .canonicalize()
+            .context("the directory of temporary files")?
+            .join(format!("snapback-demo-{}", std::process::id()));
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&directory)
@@ -122,19 +121,13 @@ fn write_site(site: &Path) -> Result<()> {
         fs::create_dir_all(site.join(directory))?;
     }
     for number in 0..60 {
-        fs::write(
-            site.join(format!("articles/article-{number:03}.html")),
-            page(&vocabulary, &mut random, 600),
-        )?;
+        fs::write(site.join(format!("articles/article-{number:03}.html")), page(&vocabulary, &mut random, 600))?;
     }
     for number in 0..12 {
         let mut picture = Vec::new();
         let size = random.between(200_000, 900_000);
         random.bytes(&mut picture, size);
-        fs::write(
-            site.join(format!("pictures/picture-{number:02}.jpg")),
-            picture,
-        )?;
+        fs::write(site.join(format!("pictures/picture-{number:02}.jpg")), picture)?;
     }
     fs::write(site.join("index.html"), page(&vocabulary, &mut random, 80))?;
     fs::write(site.join("config.ini"), "database = shop\nuser = shop\n")?;
@@ -158,9 +151,7 @@ fn page(vocabulary: &Vocabulary, random: &mut Random, words: usize) -> Vec<u8> {
 /// A password from the system's randomness, in a file only we may read.
 fn write_password(path: &Path) -> Result<()> {
     let mut random = [0; 16];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut random))
-        .context("/dev/urandom")?;
+    fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).context("/dev/urandom")?;
     let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut file = fs::OpenOptions::new()
         .write(true)

@@ -46,21 +46,15 @@ pub(crate) struct Vocabulary(Vec<String>);
 
 impl Vocabulary {
     pub(crate) fn new(count: usize) -> Vocabulary {
-        const ONSETS: [&str; 20] = [
-            "b", "br", "c", "d", "dr", "f", "g", "gl", "h", "k", "l", "m", "n", "p", "pr", "r",
-            "s", "st", "t", "v",
-        ];
-        const RIMES: [&str; 16] = [
-            "a", "an", "ar", "e", "el", "en", "er", "i", "in", "is", "o", "on", "or", "u", "um",
-            "us",
-        ];
+        const ONSETS: [&str; 20] =
+            ["b", "br", "c", "d", "dr", "f", "g", "gl", "h", "k", "l", "m", "n", "p", "pr", "r", "s", "st", "t", "v"];
+        const RIMES: [&str; 16] =
+            ["a", "an", "ar", "e", "el", "en", "er", "i", "in", "is", "o", "on", "or", "u", "um", "us"];
         let mut random = Random::new(0x0076_6f63_6162);
         let word = |index: usize| {
             // Common words are short.
             let syllables = 1 + random.below(2) + usize::from(index > count / 8);
-            (0..syllables)
-                .map(|_| [ONSETS[random.below(20)], RIMES[random.below(16)]].concat())
-                .collect()
+            (0..syllables).map(|_| [ONSETS[random.below(20)], RIMES[random.below(16)]].concat()).collect()
         };
         Vocabulary((0..count).map(word).collect())
     }

@@ -8,9 +8,7 @@ use anyhow::{Context, Result, bail};
 
 /// The workspace's root.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace's root")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace's root")
 }
 
 /// The target directory in use. Taken from where this very program lies (`target/debug/xtask`), which honours every
@@ -18,9 +16,7 @@ pub(crate) fn root() -> &'static Path {
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let program = std::env::current_exe().context("where this program lies")?;
     let target = program.parent().and_then(Path::parent);
-    Ok(target
-        .context("this program does not lie in a target directory")?
-        .to_owned())
+    Ok(target.context("this program does not lie in a target directory")?.to_owned())
 }
 
 /// `cargo`, in the workspace's root: the one that started us, so that its toolchain is kept.
@@ -38,17 +34,13 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|directory| directory.join(program))
         .find(|candidate| {
-            candidate
-                .metadata()
-                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+            candidate.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
         })
 }
 
 /// Runs a command to its end; an error names it unless it ended well.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("running {}", line(command)))?;
+    let status = command.status().with_context(|| format!("running {}", line(command)))?;
     if !status.success() {
         bail!("{} failed: {status}", line(command));
     }
@@ -57,18 +49,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command and gives what it wrote to its standard output. What it wrote to its standard error is in the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("running {}", line(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("running {}", line(command)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} failed: {}\n{}",
-            line(command),
-            output.status,
-            said.trim_end()
-        );
+        bail!("{} failed: {}\n{}", line(command), output.status, said.trim_end());
     }
     String::from_utf8(output.stdout).with_context(|| format!("the output of {}", line(command)))
 }
@@ -76,10 +60,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 /// The command as a person would type it.
 pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| quoted(&word.to_string_lossy()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {

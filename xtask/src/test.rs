@@ -18,11 +18,7 @@ const OLD_RESTIC: &str = "SNAPBACK_TEST_RESTIC_OLD";
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut notices = Vec::new();
     install_parts(&mut notices)?;
-    let old = find_restic(
-        OLD_RESTIC,
-        || shell::which("restic").context("restic is not installed"),
-        &mut notices,
-    );
+    let old = find_restic(OLD_RESTIC, || shell::which("restic").context("restic is not installed"), &mut notices);
     let new = find_restic(NEW_RESTIC, debian::newest_restic, &mut notices);
     for notice in &notices {
         eprintln!("xtask: missing: {notice}");
@@ -35,11 +31,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     tests.args(["test", "--workspace"]).args(arguments);
     for (variable, restic) in [(OLD_RESTIC, old), (NEW_RESTIC, new)] {
         if let Some(restic) = restic {
-            println!(
-                "xtask: {variable}={} ({})",
-                restic.display(),
-                restic_version(&restic)?
-            );
+            println!("xtask: {variable}={} ({})", restic.display(), restic_version(&restic)?);
             tests.env(variable, restic);
         }
     }
@@ -64,19 +56,12 @@ fn install_parts(notices: &mut Vec<String>) -> Result<()> {
     for part in &missing {
         notices.push(format!("{} ({}): {}", part.program, part.package, part.why));
     }
-    notices.push(format!(
-        "on Debian, install all of these with: {}",
-        parts::install_line(&missing)
-    ));
+    notices.push(format!("on Debian, install all of these with: {}", parts::install_line(&missing)));
     Ok(())
 }
 
 /// The restic that the variable names, if it is set; else what `find` finds.
-fn find_restic(
-    variable: &str,
-    find: impl FnOnce() -> Result<PathBuf>,
-    notices: &mut Vec<String>,
-) -> Option<PathBuf> {
+fn find_restic(variable: &str, find: impl FnOnce() -> Result<PathBuf>, notices: &mut Vec<String>) -> Option<PathBuf> {
     if let Some(given) = std::env::var_os(variable) {
         return Some(given.into());
     }

@@ -73,11 +73,9 @@ impl Data {
         }
         println!("xtask: making the data set {}", data.source.display());
         if data.source.exists() {
-            fs::remove_dir_all(&data.source)
-                .with_context(|| format!("removing {}", data.source.display()))?;
+            fs::remove_dir_all(&data.source).with_context(|| format!("removing {}", data.source.display()))?;
         }
-        fs::create_dir_all(&data.source)
-            .with_context(|| format!("creating {}", data.source.display()))?;
+        fs::create_dir_all(&data.source).with_context(|| format!("creating {}", data.source.display()))?;
         match set {
             Set::Small => data.small_files(0..data.small_file_count(), 0),
             Set::Dump => data.dump(0),
@@ -94,8 +92,7 @@ impl Data {
         if self.set == Set::Big || self.is_at(generation) {
             return Ok(());
         }
-        fs::remove_file(&self.marker)
-            .with_context(|| format!("removing {}", self.marker.display()))?;
+        fs::remove_file(&self.marker).with_context(|| format!("removing {}", self.marker.display()))?;
         match self.set {
             Set::Small => self.small_files((0..self.small_file_count()).step_by(100), generation),
             Set::Dump => self.dump(generation),
@@ -115,21 +112,14 @@ impl Data {
     }
 
     fn description(&self, generation: u64) -> String {
-        format!(
-            "generator {VERSION}, one of {} parts, generation {generation}\n",
-            self.scale
-        )
+        format!("generator {VERSION}, one of {} parts, generation {generation}\n", self.scale)
     }
 
     fn small_file_count(&self) -> usize {
         80_000 / self.scale
     }
 
-    fn small_files(
-        &self,
-        indexes: impl Iterator<Item = usize>,
-        generation: u64,
-    ) -> std::io::Result<()> {
+    fn small_files(&self, indexes: impl Iterator<Item = usize>, generation: u64) -> std::io::Result<()> {
         let mut content = Vec::new();
         for index in indexes {
             content.clear();
@@ -147,15 +137,9 @@ impl Data {
             let extension = small_file(&self.vocabulary, original as u64, &mut content);
             if generation > 0 {
                 let place = content.len() / 3;
-                content.splice(
-                    place..place,
-                    format!("\n// change {generation} of {index}\n").into_bytes(),
-                );
+                content.splice(place..place, format!("\n// change {generation} of {index}\n").into_bytes());
             }
-            fs::write(
-                directory.join(format!("file-{:02}.{extension}", index % 20)),
-                &content,
-            )?;
+            fs::write(directory.join(format!("file-{:02}.{extension}", index % 20)), &content)?;
         }
         Ok(())
     }
@@ -165,25 +149,15 @@ impl Data {
         const PLACES: usize = 200;
         let rows = ROWS / self.scale;
         let (apart, changed) = (rows / PLACES, rows / PLACES / 100);
-        let mut out =
-            BufWriter::with_capacity(1 << 20, File::create(self.source.join("dump.sql"))?);
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(self.source.join("dump.sql"))?);
         let mut row = Vec::new();
         for index in 0..rows {
             row.clear();
             if index % 500 == 0 {
                 row.extend_from_slice(b"INSERT INTO `orders` VALUES\n");
             }
-            let seed = if index % apart < changed {
-                generation << 40
-            } else {
-                0
-            };
-            dump_row(
-                &self.vocabulary,
-                index,
-                &mut Random::new(seed + index as u64),
-                &mut row,
-            );
+            let seed = if index % apart < changed { generation << 40 } else { 0 };
+            dump_row(&self.vocabulary, index, &mut Random::new(seed + index as u64), &mut row);
             row.extend_from_slice(if index % 500 == 499 { b";\n" } else { b",\n" });
             out.write_all(&row)?;
         }
@@ -251,9 +225,7 @@ fn source_code(vocabulary: &Vocabulary, random: &mut Random, out: &mut Vec<u8>, 
         "            '@' => #,\n",
         "        // @ @ @ @ @ @ @ @\n",
     ];
-    let names: Vec<&str> = (0..14 + size / 700)
-        .map(|_| vocabulary.word(random))
-        .collect();
+    let names: Vec<&str> = (0..14 + size / 700).map(|_| vocabulary.word(random)).collect();
     let end = out.len() + size;
     while out.len() < end {
         for byte in SHAPES[random.below(SHAPES.len())].bytes() {
@@ -269,30 +241,12 @@ fn source_code(vocabulary: &Vocabulary, random: &mut Random, out: &mut Vec<u8>, 
 
 /// Appends one row of a table of orders, some 200 bytes.
 fn dump_row(vocabulary: &Vocabulary, index: usize, random: &mut Random, out: &mut Vec<u8>) {
-    let mut field =
-        |text: std::fmt::Arguments<'_>| out.write_fmt(text).expect("memory takes every write");
+    let mut field = |text: std::fmt::Arguments<'_>| out.write_fmt(text).expect("memory takes every write");
     let (first, last) = (vocabulary.word(random), vocabulary.word(random));
-    field(format_args!(
-        "({index},'{first} {last}','{first}.{last}@mail{}.example',",
-        random.below(9)
-    ));
-    field(format_args!(
-        "'20{:02}-{:02}-{:02} ",
-        random.between(15, 26),
-        random.between(1, 13),
-        random.between(1, 29)
-    ));
-    field(format_args!(
-        "{:02}:{:02}:{:02}',",
-        random.below(24),
-        random.below(60),
-        random.below(60)
-    ));
-    field(format_args!(
-        "{}.{:02},'",
-        random.below(500),
-        random.below(100)
-    ));
+    field(format_args!("({index},'{first} {last}','{first}.{last}@mail{}.example',", random.below(9)));
+    field(format_args!("'20{:02}-{:02}-{:02} ", random.between(15, 26), random.between(1, 13), random.between(1, 29)));
+    field(format_args!("{:02}:{:02}:{:02}',", random.below(24), random.below(60), random.below(60)));
+    field(format_args!("{}.{:02},'", random.below(500), random.below(100)));
     field(format_args!("{:08x}','", random.next() >> 32));
     let words = random.between(9, 21);
     vocabulary.words(random, out, words);
@@ -331,27 +285,14 @@ fn machine_code(_: &Vocabulary, random: &mut Random, out: &mut Vec<u8>) {
 
 /// Appends a line of a web server's log.
 fn log_line(vocabulary: &Vocabulary, random: &mut Random, out: &mut Vec<u8>) {
-    let mut field =
-        |text: std::fmt::Arguments<'_>| out.write_fmt(text).expect("memory takes every write");
-    field(format_args!(
-        "192.0.2.{} - - [{:02}/Mar/2026:",
-        random.skewed_below(250),
-        random.between(1, 29)
-    ));
-    field(format_args!(
-        "{:02}:{:02}:{:02} +0000] ",
-        random.below(24),
-        random.below(60),
-        random.below(60)
-    ));
+    let mut field = |text: std::fmt::Arguments<'_>| out.write_fmt(text).expect("memory takes every write");
+    field(format_args!("192.0.2.{} - - [{:02}/Mar/2026:", random.skewed_below(250), random.between(1, 29)));
+    field(format_args!("{:02}:{:02}:{:02} +0000] ", random.below(24), random.below(60), random.below(60)));
     let (section, page) = (vocabulary.word(random), vocabulary.word(random));
     field(format_args!(
         "\"GET /{section}/{page}?id={:x} HTTP/1.1\" 200 {} ",
         random.next() >> 40,
         random.below(90_000)
     ));
-    field(format_args!(
-        "\"https://shop.example/{}\" \"Mozilla/5.0 (X11; Linux x86_64)\"\n",
-        vocabulary.word(random)
-    ));
+    field(format_args!("\"https://shop.example/{}\" \"Mozilla/5.0 (X11; Linux x86_64)\"\n", vocabulary.word(random)));
 }

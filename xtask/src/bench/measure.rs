@@ -22,9 +22,7 @@ pub(crate) struct Cost {
 /// Runs a command to its end. An error unless it ended well.
 pub(crate) fn measure(command: &mut Command) -> Result<Cost> {
     let start = Instant::now();
-    let child = command
-        .spawn()
-        .with_context(|| format!("running {}", shell::line(command)))?;
+    let child = command.spawn().with_context(|| format!("running {}", shell::line(command)))?;
     let mut status = 0;
     // SAFETY: rusage is plain numbers, for which zero is a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -33,15 +31,13 @@ pub(crate) fn measure(command: &mut Command) -> Result<Cost> {
     let waited = unsafe { libc::wait4(child.id().cast_signed(), &mut status, 0, &mut usage) };
     let wall = start.elapsed();
     if waited < 0 {
-        return Err(std::io::Error::last_os_error())
-            .with_context(|| format!("waiting for {}", shell::line(command)));
+        return Err(std::io::Error::last_os_error()).with_context(|| format!("waiting for {}", shell::line(command)));
     }
     if !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) != 0 {
         bail!("{} failed: wait status {status:#x}", shell::line(command));
     }
     let duration = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs())
-            + Duration::from_micros(time.tv_usec.unsigned_abs())
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
     };
     Ok(Cost {
         wall,

@@ -58,11 +58,7 @@ impl Plan {
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
-            let mut value = || {
-                arguments
-                    .next()
-                    .with_context(|| format!("{argument} wants a value\n{USAGE}"))
-            };
+            let mut value = || arguments.next().with_context(|| format!("{argument} wants a value\n{USAGE}"));
             match argument.as_str() {
                 "--quick" => {}
                 "--only" => {
@@ -74,9 +70,7 @@ impl Plan {
                 }
                 "--tools" => plan.tools.clone_from(value()?),
                 "--rounds" => plan.rounds = value()?.parse().context("--rounds")?,
-                "--settle" => {
-                    plan.settle = Duration::from_secs(value()?.parse().context("--settle")?)
-                }
+                "--settle" => plan.settle = Duration::from_secs(value()?.parse().context("--settle")?),
                 "--dir" => plan.directory = std::path::absolute(value()?)?,
                 _ => bail!("unknown: {argument}\n{USAGE}"),
             }
@@ -91,11 +85,7 @@ impl Plan {
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let plan = Plan::parse(arguments)?;
-    let wanted: Vec<_> = plan
-        .tools
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .collect();
+    let wanted: Vec<_> = plan.tools.split(',').filter(|name| !name.is_empty()).collect();
     if wanted.is_empty() || wanted.contains(&"snapback") {
         shell::run(shell::cargo().args(["build", "--release", "--package", "cli"]))?;
     }
@@ -115,13 +105,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             discard(&rooms, &data, Duration::ZERO)?;
             for place in 0..tools.len() {
                 let tool = &tools[(place + round) % tools.len()];
-                let mut turn = Turn {
-                    tool,
-                    data: &data,
-                    logs: &logs,
-                    verify: round == 0,
-                    results: &mut results,
-                };
+                let mut turn = Turn { tool, data: &data, logs: &logs, verify: round == 0, results: &mut results };
                 if let Err(error) = turn.run(&rooms.join(tool.name())) {
                     eprintln!("xtask: {} on {}: {error:#}", tool.name(), set.title());
                     failures.push(tool.name());
@@ -157,17 +141,10 @@ impl Turn<'_> {
     fn run(&mut self, directory: &Path) -> Result<()> {
         self.data.write_generation(0)?;
         tree::warm(&self.data.source)?;
-        let mut room = Room::create(
-            self.tool,
-            &self.data.source,
-            directory.to_owned(),
-            self.logs,
-        )?;
+        let mut room = Room::create(self.tool, &self.data.source, directory.to_owned(), self.logs)?;
         for operation in Operation::of(self.data.set) {
             match operation {
-                Operation::First | Operation::Unchanged => {
-                    self.measure(*operation, room.backup()?)?
-                }
+                Operation::First | Operation::Unchanged => self.measure(*operation, room.backup()?)?,
                 Operation::Changed => {
                     self.data.write_generation(1)?;
                     self.measure(*operation, room.backup()?)?;
@@ -178,9 +155,7 @@ impl Turn<'_> {
             match operation {
                 Operation::First => {
                     let size_bytes = tree::size_bytes(&room.repository())?;
-                    self.results
-                        .repositories
-                        .push((self.tool.name(), self.data.set, size_bytes));
+                    self.results.repositories.push((self.tool.name(), self.data.set, size_bytes));
                 }
                 Operation::Restore => {
                     if self.verify {
@@ -202,18 +177,8 @@ impl Turn<'_> {
         measure::sync();
         let cost = measure::measure(&mut command)?;
         let (tool, set) = (self.tool.name(), self.data.set);
-        println!(
-            "xtask: {}, {}: {tool} {:.2} s",
-            set.title(),
-            operation.title(),
-            cost.wall.as_secs_f64()
-        );
-        self.results.runs.push(Measurement {
-            tool,
-            set,
-            operation,
-            cost,
-        });
+        println!("xtask: {}, {}: {tool} {:.2} s", set.title(), operation.title(), cost.wall.as_secs_f64());
+        self.results.runs.push(Measurement { tool, set, operation, cost });
         Ok(())
     }
 }

@@ -19,13 +19,8 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    pub(crate) const ALL: [Operation; 5] = [
-        Operation::First,
-        Operation::Unchanged,
-        Operation::Changed,
-        Operation::Restore,
-        Operation::Check,
-    ];
+    pub(crate) const ALL: [Operation; 5] =
+        [Operation::First, Operation::Unchanged, Operation::Changed, Operation::Restore, Operation::Check];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
@@ -83,40 +78,19 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    fn median(
-        &self,
-        tool: &str,
-        set: Set,
-        operation: Operation,
-        what: impl Fn(&Cost) -> f64,
-    ) -> Option<f64> {
-        let wanted =
-            |run: &&Measurement| run.tool == tool && run.set == set && run.operation == operation;
-        median(
-            self.runs
-                .iter()
-                .filter(wanted)
-                .map(|run| what(&run.cost))
-                .collect(),
-        )
+    fn median(&self, tool: &str, set: Set, operation: Operation, what: impl Fn(&Cost) -> f64) -> Option<f64> {
+        let wanted = |run: &&Measurement| run.tool == tool && run.set == set && run.operation == operation;
+        median(self.runs.iter().filter(wanted).map(|run| what(&run.cost)).collect())
     }
 
     fn repository_mb(&self, tool: &str, set: Set) -> Option<f64> {
         let wanted = |(name, of, _): &&(&str, Set, u64)| *name == tool && *of == set;
-        median(
-            self.repositories
-                .iter()
-                .filter(wanted)
-                .map(|(_, _, bytes)| *bytes as f64 / 1e6)
-                .collect(),
-        )
+        median(self.repositories.iter().filter(wanted).map(|(_, _, bytes)| *bytes as f64 / 1e6).collect())
     }
 
     fn peak_mb(&self, tool: &str) -> Option<f64> {
         let runs = self.runs.iter().filter(|run| run.tool == tool);
-        runs.map(|run| run.cost.peak_bytes)
-            .max()
-            .map(|bytes| bytes as f64 / 1e6)
+        runs.map(|run| run.cost.peak_bytes).max().map(|bytes| bytes as f64 / 1e6)
     }
 
     /// The tables in markdown.
@@ -129,27 +103,17 @@ impl Results {
         text += &header(&names, &["ours / restic", "at most", ""]);
         let wall = |cost: &Cost| cost.wall.as_secs_f64();
         for (set, operation) in rows() {
-            let cells: Vec<_> = names
-                .iter()
-                .map(|name| self.median(name, set, operation, wall))
-                .collect();
+            let cells: Vec<_> = names.iter().map(|name| self.median(name, set, operation, wall)).collect();
             let title = format!("{}: {}", set.title(), operation.title());
             text += &judged_row(&title, &names, &cells, 2, wall_limit(set, operation));
         }
         for set in Set::ALL {
-            let cells: Vec<_> = names
-                .iter()
-                .map(|name| self.repository_mb(name, set))
-                .collect();
+            let cells: Vec<_> = names.iter().map(|name| self.repository_mb(name, set)).collect();
             text += &judged_row(
                 &format!("{}: repository, MB", set.title()),
                 &names,
                 &cells,
-                if cells.iter().flatten().any(|megabytes| *megabytes < 100.0) {
-                    1
-                } else {
-                    0
-                },
+                if cells.iter().flatten().any(|megabytes| *megabytes < 100.0) { 1 } else { 0 },
                 REPOSITORY_LIMIT,
             );
         }
@@ -168,24 +132,13 @@ impl Results {
         text += &header(&names, &[]);
         for (set, operation) in rows() {
             let cell = |name: &&str| {
-                let processor =
-                    self.median(name, set, operation, |cost| cost.processor.as_secs_f64())?;
-                let memory =
-                    self.median(name, set, operation, |cost| cost.peak_bytes as f64 / 1e6)?;
+                let processor = self.median(name, set, operation, |cost| cost.processor.as_secs_f64())?;
+                let memory = self.median(name, set, operation, |cost| cost.peak_bytes as f64 / 1e6)?;
                 Some(format!("{processor:.2} / {memory:.0}"))
             };
-            let cells: Vec<_> = names
-                .iter()
-                .map(|name| cell(name).unwrap_or_else(|| "-".to_owned()))
-                .collect();
+            let cells: Vec<_> = names.iter().map(|name| cell(name).unwrap_or_else(|| "-".to_owned())).collect();
             if cells.iter().any(|cell| cell != "-") {
-                let _ = writeln!(
-                    text,
-                    "| {}: {} | {} |",
-                    set.title(),
-                    operation.title(),
-                    cells.join(" | ")
-                );
+                let _ = writeln!(text, "| {}: {} | {} |", set.title(), operation.title(), cells.join(" | "));
             }
         }
         text
@@ -194,69 +147,39 @@ impl Results {
     /// Every run on a line: for other programs, and for whoever doubts a median.
     pub(crate) fn tab_separated(&self) -> String {
         let mut text = "data\toperation\ttool\twall_s\tprocessor_s\tpeak_bytes\n".to_owned();
-        for Measurement {
-            tool,
-            set,
-            operation,
-            cost,
-        } in &self.runs
-        {
+        for Measurement { tool, set, operation, cost } in &self.runs {
             let (wall, processor) = (cost.wall.as_secs_f64(), cost.processor.as_secs_f64());
             let (set, operation, peak) = (set.name(), operation.title(), cost.peak_bytes);
-            let _ = writeln!(
-                text,
-                "{set}\t{operation}\t{tool}\t{wall:.3}\t{processor:.3}\t{peak}"
-            );
+            let _ = writeln!(text, "{set}\t{operation}\t{tool}\t{wall:.3}\t{processor:.3}\t{peak}");
         }
         text
     }
 }
 
 fn rows() -> impl Iterator<Item = (Set, Operation)> {
-    let timed = Operation::ALL
-        .into_iter()
-        .filter(|operation| *operation != Operation::Check);
+    let timed = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Check);
     let timed: Vec<_> = timed.collect();
-    let by_set = Set::ALL
-        .into_iter()
-        .flat_map(move |set| timed.clone().into_iter().map(move |o| (set, o)));
+    let by_set = Set::ALL.into_iter().flat_map(move |set| timed.clone().into_iter().map(move |o| (set, o)));
     by_set.chain(Set::ALL.into_iter().map(|set| (set, Operation::Check)))
 }
 
 fn header(names: &[&str], more: &[&str]) -> String {
-    let columns: Vec<_> = std::iter::once("")
-        .chain(names.iter().copied())
-        .chain(more.iter().copied())
-        .collect();
-    format!(
-        "| {} |\n|{}\n",
-        columns.join(" | "),
-        "---|".repeat(columns.len())
-    )
+    let columns: Vec<_> = std::iter::once("").chain(names.iter().copied()).chain(more.iter().copied()).collect();
+    format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()))
 }
 
 /// A row with ours judged as a part of restic's; nothing if nobody was measured.
-fn judged_row(
-    title: &str,
-    names: &[&str],
-    values: &[Option<f64>],
-    digits: usize,
-    limit: f64,
-) -> String {
+fn judged_row(title: &str, names: &[&str], values: &[Option<f64>], digits: usize, limit: f64) -> String {
     if values.iter().all(Option::is_none) {
         return String::new();
     }
-    let ratio = value_of("snapback", names, values)
-        .zip(value_of("restic", names, values))
-        .map(|(ours, restic)| ours / restic);
+    let ratio =
+        value_of("snapback", names, values).zip(value_of("restic", names, values)).map(|(ours, restic)| ours / restic);
     let (ratio, mark) = match ratio {
         Some(ratio) => (format!("{ratio:.2}"), mark(ratio <= limit)),
         None => ("-".to_owned(), ""),
     };
-    format!(
-        "| {title} | {} | {ratio} | {limit} | {mark} |\n",
-        cells(values, digits)
-    )
+    format!("| {title} | {} | {ratio} | {limit} | {mark} |\n", cells(values, digits))
 }
 
 fn mark(within: bool) -> &'static str {
@@ -264,15 +187,11 @@ fn mark(within: bool) -> &'static str {
 }
 
 fn value_of(tool: &str, names: &[&str], values: &[Option<f64>]) -> Option<f64> {
-    names
-        .iter()
-        .position(|name| *name == tool)
-        .and_then(|place| values[place])
+    names.iter().position(|name| *name == tool).and_then(|place| values[place])
 }
 
 fn cells(values: &[Option<f64>], digits: usize) -> String {
-    let cell =
-        |value: &Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
+    let cell = |value: &Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
     values.iter().map(cell).collect::<Vec<_>>().join(" | ")
 }
 
@@ -291,14 +210,10 @@ pub(crate) fn machine(directory: &Path) -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_once(':'))
-            .map_or("?".to_owned(), |(_, value)| value.trim().to_owned())
+        line.and_then(|line| line.split_once(':')).map_or("?".to_owned(), |(_, value)| value.trim().to_owned())
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory_kb: f64 = field(&read("/proc/meminfo"), "MemTotal")
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap_or(0.0);
+    let memory_kb: f64 = field(&read("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0.0);
     let mounts = read("/proc/self/mounts");
     let file_system = mounts
         .lines()

@@ -28,10 +28,7 @@ pub(crate) struct Profile {
 const PROFILES: [Profile; 7] = [
     Profile {
         name: "snapback",
-        environment: &[
-            ("SNAPBACK_REPOSITORY", "{repository}"),
-            ("SNAPBACK_PASSWORD", "benchmark"),
-        ],
+        environment: &[("SNAPBACK_REPOSITORY", "{repository}"), ("SNAPBACK_PASSWORD", "benchmark")],
         version: "--version",
         init: &["repo init"],
         backup: "backup --quiet {source}",
@@ -41,10 +38,7 @@ const PROFILES: [Profile; 7] = [
     },
     Profile {
         name: "restic",
-        environment: &[
-            ("RESTIC_REPOSITORY", "{repository}"),
-            ("RESTIC_PASSWORD", "benchmark"),
-        ],
+        environment: &[("RESTIC_REPOSITORY", "{repository}"), ("RESTIC_PASSWORD", "benchmark")],
         version: "version",
         init: &["init --quiet"],
         backup: "backup --quiet --compression auto {source}",
@@ -68,10 +62,7 @@ const PROFILES: [Profile; 7] = [
     },
     Profile {
         name: "borg",
-        environment: &[
-            ("BORG_REPO", "{repository}"),
-            ("BORG_PASSPHRASE", "benchmark"),
-        ],
+        environment: &[("BORG_REPO", "{repository}"), ("BORG_PASSPHRASE", "benchmark")],
         version: "--version",
         init: &["init --encryption repokey"],
         backup: "create ::{name} {source}",
@@ -81,10 +72,7 @@ const PROFILES: [Profile; 7] = [
     },
     Profile {
         name: "borg2",
-        environment: &[
-            ("BORG_REPO", "{repository}"),
-            ("BORG_PASSPHRASE", "benchmark"),
-        ],
+        environment: &[("BORG_REPO", "{repository}"), ("BORG_PASSPHRASE", "benchmark")],
         version: "--version",
         init: &["repo-create --encryption repokey-aes-ocb"],
         backup: "create {name} {source}",
@@ -153,11 +141,7 @@ pub(crate) fn find(wanted: &[&str]) -> Result<Vec<Tool>> {
         let said = shell::output(Command::new(&program).arg(profile.version))?;
         let version = said.lines().next().unwrap_or_default().to_owned();
         println!("xtask: {}: {version} ({})", profile.name, program.display());
-        tools.push(Tool {
-            profile,
-            program,
-            version,
-        });
+        tools.push(Tool { profile, program, version });
     }
     Ok(tools)
 }
@@ -182,20 +166,9 @@ pub(crate) struct Room<'a> {
 
 impl<'a> Room<'a> {
     /// An empty room, and in it a new repository.
-    pub(crate) fn create(
-        tool: &'a Tool,
-        source: &'a Path,
-        directory: PathBuf,
-        log: &Path,
-    ) -> Result<Room<'a>> {
+    pub(crate) fn create(tool: &'a Tool, source: &'a Path, directory: PathBuf, log: &Path) -> Result<Room<'a>> {
         let log = log.join(format!("{}.log", tool.name()));
-        let room = Room {
-            tool,
-            source,
-            directory,
-            log,
-            backups: 0,
-        };
+        let room = Room { tool, source, directory, log, backups: 0 };
         for name in ["cache", "target"] {
             let path = room.directory.join(name);
             fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
@@ -220,8 +193,7 @@ impl<'a> Room<'a> {
         if !self.tool.profile.restores_full_path {
             return self.target();
         }
-        self.target()
-            .join(self.source.strip_prefix("/").unwrap_or(self.source))
+        self.target().join(self.source.strip_prefix("/").unwrap_or(self.source))
     }
 
     pub(crate) fn backup(&mut self) -> Result<Command> {
@@ -242,26 +214,18 @@ impl<'a> Room<'a> {
     /// data on the standard output goes nowhere.
     fn command(&self, template: &str) -> Result<Command> {
         let mut command = Command::new(&self.tool.program);
-        command
-            .args(template.split(' ').map(|word| self.fill(word)))
-            .current_dir(self.target());
+        command.args(template.split(' ').map(|word| self.fill(word))).current_dir(self.target());
         for (name, value) in self.tool.profile.environment {
             command.env(name, self.fill(value));
         }
         let cache = self.directory.join("cache");
-        command
-            .env("HOME", &cache)
-            .env("XDG_CACHE_HOME", &cache)
-            .env("XDG_CONFIG_HOME", &cache);
+        command.env("HOME", &cache).env("XDG_CACHE_HOME", &cache).env("XDG_CONFIG_HOME", &cache);
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&self.log)
             .with_context(|| format!("opening {}", self.log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Ok(command)
     }
 

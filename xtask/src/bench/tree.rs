@@ -10,13 +10,8 @@ use anyhow::{Context, Result, bail};
 pub(crate) fn size_bytes(directory: &Path) -> Result<u64> {
     let mut total = 0;
     for entry in entries(directory)? {
-        let found = fs::symlink_metadata(&entry)
-            .with_context(|| format!("looking at {}", entry.display()))?;
-        total += if found.is_dir() {
-            size_bytes(&entry)?
-        } else {
-            found.len()
-        };
+        let found = fs::symlink_metadata(&entry).with_context(|| format!("looking at {}", entry.display()))?;
+        total += if found.is_dir() { size_bytes(&entry)? } else { found.len() };
     }
     Ok(total)
 }
@@ -27,14 +22,9 @@ pub(crate) fn warm(directory: &Path) -> Result<()> {
         if entry.is_dir() {
             warm(&entry)?;
         } else {
-            let mut file =
-                File::open(&entry).with_context(|| format!("opening {}", entry.display()))?;
+            let mut file = File::open(&entry).with_context(|| format!("opening {}", entry.display()))?;
             let mut piece = vec![0; 1 << 18];
-            while file
-                .read(&mut piece)
-                .with_context(|| format!("reading {}", entry.display()))?
-                > 0
-            {}
+            while file.read(&mut piece).with_context(|| format!("reading {}", entry.display()))? > 0 {}
         }
     }
     Ok(())
@@ -43,23 +33,13 @@ pub(crate) fn warm(directory: &Path) -> Result<()> {
 /// An error that names the first difference between the names and contents of two trees.
 pub(crate) fn must_be_equal(left: &Path, right: &Path) -> Result<()> {
     let (in_left, in_right) = (entries(left)?, entries(right)?);
-    if !in_left
-        .iter()
-        .map(|path| path.file_name())
-        .eq(in_right.iter().map(|path| path.file_name()))
-    {
-        bail!(
-            "{} and {} do not hold the same names",
-            left.display(),
-            right.display()
-        );
+    if !in_left.iter().map(|path| path.file_name()).eq(in_right.iter().map(|path| path.file_name())) {
+        bail!("{} and {} do not hold the same names", left.display(), right.display());
     }
     for (left, right) in in_left.iter().zip(&in_right) {
         if left.is_dir() {
             must_be_equal(left, right)?;
-        } else if !same_content(left, right)
-            .with_context(|| format!("comparing {}", right.display()))?
-        {
+        } else if !same_content(left, right).with_context(|| format!("comparing {}", right.display()))? {
             bail!("{} and {} differ", left.display(), right.display());
         }
     }
