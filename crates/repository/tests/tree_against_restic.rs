@@ -26,6 +26,7 @@ struct Restic {
 }
 
 impl Restic {
+    #[expect(clippy::disallowed_methods, reason = "`cargo xtask test` says where the newest restic is")]
     fn init(repository: PathBuf) -> Restic {
         let program = std::env::var("SNAPBACK_TEST_RESTIC").unwrap_or_else(|_| "restic".to_owned());
         let mut restic = Restic { program, repository, as_we_do: false };

@@ -1,0 +1,58 @@
+//! What the tests need from the system: real file systems, real attributes, the real restic.
+//!
+//! The table names each program once, with the Debian package that has it and the reason it is wanted. A part is
+//! installed only if it is missing, so that a second run touches nothing.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::shell;
+
+/// A program the tests drive.
+pub(crate) struct Part {
+    /// The program that shows that the package is there.
+    pub(crate) program: &'static str,
+    /// The Debian package that has it.
+    pub(crate) package: &'static str,
+    /// What the tests do with it.
+    pub(crate) why: &'static str,
+}
+
+const PARTS: &[Part] = &[
+    Part { program: "restic", package: "restic", why: "reads and judges what we write, and writes what we read" },
+    Part { program: "getfattr", package: "attr", why: "extended attributes on files to be backed up" },
+    Part { program: "setfacl", package: "acl", why: "access control lists on files to be backed up" },
+    Part { program: "setcap", package: "libcap2-bin", why: "capabilities on files to be backed up" },
+    Part { program: "mkfs.ext4", package: "e2fsprogs", why: "a small ext4 to run full, and flags of files" },
+    Part { program: "mkfs.btrfs", package: "btrfs-progs", why: "a btrfs as source and as target" },
+    Part { program: "mkfs.xfs", package: "xfsprogs", why: "an XFS as source and as target" },
+    Part { program: "fusermount3", package: "fuse3", why: "mounting backups as a file system" },
+    Part { program: "losetup", package: "mount", why: "file systems in image files" },
+    Part { program: "diff", package: "diffutils", why: "comparing a restored tree with its source" },
+];
+
+/// The parts that are not on this machine.
+pub(crate) fn missing() -> Vec<&'static Part> {
+    PARTS.iter().filter(|part| shell::which(part.program).is_none()).collect()
+}
+
+/// Installs packages from the machine's own package sources. Needs root.
+pub(crate) fn install(parts: &[&Part]) -> Result<()> {
+    shell::run(&mut apt_get(&["update", "--quiet"])).context("the lists of packages")?;
+    let mut install = apt_get(&["install", "--quiet", "--yes", "--no-install-recommends"]);
+    install.args(parts.iter().map(|part| part.package));
+    shell::run(&mut install)
+}
+
+/// The command with which an administrator installs them.
+pub(crate) fn install_line(parts: &[&Part]) -> String {
+    let packages: Vec<_> = parts.iter().map(|part| part.package).collect();
+    format!("sudo apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
