@@ -7,7 +7,11 @@ use repository::id::Id;
 use rustix::io::Errno;
 
 /// Compares a file with its pieces, given as ids with lengths in bytes. Gives for each whether it differs.
-pub(super) fn differing(file: &OwnedFd, pieces: &[(Id, u64)], mut compared: impl FnMut(u64)) -> Result<Vec<bool>, Errno> {
+pub(super) fn differing(
+    file: &OwnedFd,
+    pieces: &[(Id, u64)],
+    mut compared: impl FnMut(u64),
+) -> Result<Vec<bool>, Errno> {
     let mut buffer = Vec::new();
     let mut offset = 0;
     let mut differs = Vec::with_capacity(pieces.len());
