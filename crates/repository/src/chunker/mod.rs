@@ -8,6 +8,8 @@
 //! it. Places can therefore be examined in any order and side by side.
 //!
 //! Knows neither files nor hashes.
+#[cfg(target_arch = "x86_64")]
+mod byte_planes;
 mod polynomial;
 mod rabin;
 
