@@ -138,7 +138,11 @@ impl Rabin {
         for step in 0..LANE_WINDOWS {
             for lane in 0..LANES {
                 digests[lane] = self.roll(digests[lane], out[lane][step], entering[lane][step]);
-                has_cut[lane] |= digests[lane] & CUT_MASK == 0;
+                // A jump that is hardly ever taken costs less than keeping the answer.
+                if digests[lane] & CUT_MASK == 0 {
+                    std::hint::cold_path();
+                    has_cut[lane] = true;
+                }
             }
         }
         has_cut.iter().position(|has_cut| *has_cut)

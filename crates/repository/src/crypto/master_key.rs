@@ -11,6 +11,8 @@ use poly1305::universal_hash::KeyInit;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+#[cfg(target_arch = "x86_64")]
+use super::poly1305_ifma;
 use super::{Error, IV_BYTES, MAC_BYTES};
 
 const ENCRYPT_BYTES: usize = 32;
@@ -26,6 +28,9 @@ pub struct MasterKey {
     encrypt: EncryptingKey,
     /// AES-128 of single blocks, with `mac.k`.
     mac_k: EncryptingKey,
+    /// Poly1305 with `mac.r`, where the processor has the instructions for it.
+    #[cfg(target_arch = "x86_64")]
+    vector_mac: Option<poly1305_ifma::Poly1305>,
 }
 
 /// The master key as restic writes it, in base64. The buffers are cleared when dropped.
@@ -57,6 +62,10 @@ impl MasterKey {
         MasterKey {
             encrypt: encrypt.expect("AES-256 takes any 32 bytes"),
             mac_k: mac_k.expect("AES-128 takes any 16 bytes"),
+            #[cfg(target_arch = "x86_64")]
+            vector_mac: poly1305_ifma::Poly1305::new(
+                secrets.last_chunk().expect("mac.r comes last"),
+            ),
             secrets,
         }
     }
@@ -151,13 +160,18 @@ impl MasterKey {
 
     /// Poly1305-AES: the one-time key is r and the IV encrypted with k. Poly1305 itself masks r.
     fn mac(&self, iv: &[u8; IV_BYTES], text: &[u8]) -> [u8; MAC_BYTES] {
+        let mut pad = Zeroizing::new(*iv);
+        let encrypted = self
+            .mac_k
+            .less_safe_encrypt(pad.as_mut_slice(), EncryptionContext::None);
+        encrypted.expect("AES takes one whole block");
+        #[cfg(target_arch = "x86_64")]
+        if let Some(poly1305) = &self.vector_mac {
+            return poly1305.mac(&pad, text);
+        }
         let mut one_time_key = Zeroizing::new([0; MAC_R_BYTES + IV_BYTES]);
-        let (r, pad) = one_time_key.split_at_mut(MAC_R_BYTES);
-        r.copy_from_slice(&self.secrets[ENCRYPT_BYTES + MAC_K_BYTES..]);
-        pad.copy_from_slice(iv);
-        self.mac_k
-            .less_safe_encrypt(pad, EncryptionContext::None)
-            .expect("one whole block");
+        one_time_key[..MAC_R_BYTES].copy_from_slice(&self.secrets[ENCRYPT_BYTES + MAC_K_BYTES..]);
+        one_time_key[MAC_R_BYTES..].copy_from_slice(pad.as_slice());
         Poly1305::new((&*one_time_key).into())
             .compute_unpadded(text)
             .into()

@@ -6,6 +6,8 @@
 //! Does not know what the bytes are, nor where they are stored.
 mod key_file;
 mod master_key;
+#[cfg(target_arch = "x86_64")]
+mod poly1305_ifma;
 
 pub use key_file::KeyFile;
 pub use master_key::MasterKey;
@@ -61,3 +63,6 @@ pub enum Error {
     #[error("the key file's master key is empty")]
     EmptyMasterKey,
 }
+
+#[cfg(test)]
+mod tests;
