@@ -144,7 +144,7 @@ fn text(length: usize) -> Vec<u8> {
             break;
         }
         // The product of two bytes is small more often than large.
-        let word = usize::from(pair[0]) * usize::from(pair[1]) >> 4;
+        let word = (usize::from(pair[0]) * usize::from(pair[1])) >> 4;
         text.extend_from_slice(SYLLABLES[word >> 8].as_bytes());
         text.extend_from_slice(SYLLABLES[word >> 4 & 15].as_bytes());
         text.extend_from_slice(SYLLABLES[word & 15].as_bytes());

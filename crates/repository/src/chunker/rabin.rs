@@ -26,19 +26,14 @@ pub(super) struct Rabin {
 
 impl Rabin {
     pub(super) fn new(polynomial: Polynomial) -> Rabin {
-        let mut reduction = [0; 256];
-        let mut leaving = [0; 256];
-        for byte in 0..256 {
+        let reduction = std::array::from_fn(|byte| {
             let above = (byte as u64) << polynomial::DEGREE;
-            reduction[byte] = above | polynomial.reduce(above.into());
-        }
-        for byte in 0..256 {
-            let mut digest = byte as u64;
-            for _ in 1..WINDOW_BYTES {
-                digest = (digest << 8) ^ reduction[(digest >> TOP_SHIFT) as usize];
-            }
-            leaving[byte] = digest;
-        }
+            above | polynomial.reduce(above.into())
+        });
+        let leaving: [u64; 256] = std::array::from_fn(|byte| {
+            let after = |digest: u64, _| polynomial.reduce(u128::from(digest) << 8);
+            (1..WINDOW_BYTES).fold(byte as u64, after)
+        });
         Rabin {
             #[cfg(target_arch = "x86_64")]
             byte_planes: BytePlanes::new(
@@ -48,6 +43,12 @@ impl Rabin {
             leaving,
             reduction,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_vectors(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        self.byte_planes.take();
     }
 
     #[inline(always)]

@@ -70,6 +70,14 @@ impl MasterKey {
         }
     }
 
+    /// As it works on processors without the vector instructions.
+    #[cfg(test)]
+    pub(super) fn portable(mut self) -> MasterKey {
+        #[cfg(target_arch = "x86_64")]
+        self.vector_mac.take();
+        self
+    }
+
     /// Reads restic's JSON, the plaintext of a key file's `data`.
     ///
     /// # Errors

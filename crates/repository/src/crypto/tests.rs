@@ -25,6 +25,26 @@ fn what_was_sealed_opens() {
 }
 
 #[test]
+fn what_was_sealed_with_vector_instructions_opens_without_and_the_reverse() {
+    let with = MasterKey::random();
+    let without = MasterKey::from_json(&with.to_json()).unwrap().portable();
+    for length in [0, 16, 100, 1000, 100_000] {
+        let plaintext = vec![7; length];
+        assert_eq!(
+            without
+                .open_in_place(&mut sealed(&with, &plaintext))
+                .unwrap(),
+            plaintext
+        );
+        assert_eq!(
+            with.open_in_place(&mut sealed(&without, &plaintext))
+                .unwrap(),
+            plaintext
+        );
+    }
+}
+
+#[test]
 fn a_flipped_bit_anywhere_is_refused_and_nothing_is_decrypted() {
     let key = MasterKey::random();
     let buf = sealed(&key, b"forty bytes of plaintext, more or less..");
@@ -152,6 +172,8 @@ fn hostile_key_files_are_refused_at_once() {
         (32767, 8, 1),
         (over, 8, 1),
         (most, 9, 1),
+        (most, 8, 2),
+        (1 << 15, 8, 33),
         (1 << 63, 8, 1),
         (2, 0, 1),
         (2, u32::MAX, 1),

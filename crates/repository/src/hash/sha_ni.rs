@@ -39,6 +39,7 @@ fn available() -> bool {
 /// # Safety
 /// The processor has the instructions ([`available`]), and each pointer has `blocks` * 64 readable bytes.
 #[target_feature(enable = "sha,ssse3,sse4.1")]
+#[expect(clippy::needless_range_loop, reason = "one index for several arrays")]
 unsafe fn compress<const LANES: usize>(
     states: &mut [State; LANES],
     data: [*const u8; LANES],
