@@ -1,1 +1,9 @@
-//! Files to a repository and back.
+//! Files to a repository and back: walk, pipeline, restore, mount.
+//!
+//! Does not know of snapshots and databases.
+
+pub mod archive;
+pub mod attributes;
+pub mod exclude;
+pub mod progress;
+pub mod restore;

@@ -32,9 +32,7 @@ pub struct Chunker {
 impl Chunker {
     /// The chunker for a repository's polynomial.
     pub fn new(polynomial: Polynomial) -> Chunker {
-        Chunker {
-            rabin: rabin::Rabin::new(polynomial),
-        }
+        Chunker { rabin: rabin::Rabin::new(polynomial) }
     }
 
     /// As it works on processors without the vector instructions.

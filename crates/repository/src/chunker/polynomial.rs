@@ -67,9 +67,7 @@ impl Polynomial {
 
     fn square(self, value: u64) -> u64 {
         // Over GF(2) the mixed terms cancel: squaring moves coefficient n to 2n.
-        let spread = (0..DEGREE).fold(0, |sum, bit| {
-            sum | u128::from(value >> bit & 1) << (2 * bit)
-        });
+        let spread = (0..DEGREE).fold(0, |sum, bit| sum | u128::from(value >> bit & 1) << (2 * bit));
         self.reduce(spread)
     }
 
@@ -151,10 +149,7 @@ mod tests {
             0x226d8de57a9959,
         ] {
             let refused = Polynomial::new(reducible);
-            assert!(
-                matches!(refused, Err(ParsePolynomialError::Reducible(_))),
-                "{reducible:x}"
-            );
+            assert!(matches!(refused, Err(ParsePolynomialError::Reducible(_))), "{reducible:x}");
         }
     }
 
@@ -170,30 +165,12 @@ mod tests {
 
     #[test]
     fn only_hexadecimal_polynomials_of_degree_53_are_read() {
-        for text in [
-            "",
-            "+3da3358b4dc173",
-            "0x3da3358b4dc173",
-            "3da3358b4dc173g",
-            "13da3358b4dc17300",
-        ] {
-            assert!(
-                matches!(
-                    text.parse::<Polynomial>(),
-                    Err(ParsePolynomialError::NotHexadecimal(_))
-                ),
-                "{text}"
-            );
+        for text in ["", "+3da3358b4dc173", "0x3da3358b4dc173", "3da3358b4dc173g", "13da3358b4dc17300"] {
+            assert!(matches!(text.parse::<Polynomial>(), Err(ParsePolynomialError::NotHexadecimal(_))), "{text}");
         }
         // x^2 + x + 1 is irreducible, and of another degree.
         for text in ["0", "7", "7da3358b4dc173", "ffffffffffffffff"] {
-            assert!(
-                matches!(
-                    text.parse::<Polynomial>(),
-                    Err(ParsePolynomialError::Degree(_))
-                ),
-                "{text}"
-            );
+            assert!(matches!(text.parse::<Polynomial>(), Err(ParsePolynomialError::Degree(_))), "{text}");
         }
     }
 }

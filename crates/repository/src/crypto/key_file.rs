@@ -75,9 +75,7 @@ impl KeyFile {
             salt,
             data: Vec::new(),
         };
-        let key = file
-            .derive(password)
-            .expect("the parameters for new files are valid");
+        let key = file.derive(password).expect("the parameters for new files are valid");
         key.seal_in_place(&mut data);
         file.data = data;
         file
@@ -103,8 +101,7 @@ impl KeyFile {
             return Err(Error::Salt(self.salt.len()));
         }
         let mut secrets = Zeroizing::new([0; SECRET_BYTES]);
-        scrypt::scrypt(password, &self.salt, &params, secrets.as_mut_slice())
-            .expect("scrypt derives 64 bytes");
+        scrypt::scrypt(password, &self.salt, &params, secrets.as_mut_slice()).expect("scrypt derives 64 bytes");
         Ok(MasterKey::new(secrets))
     }
 
@@ -139,12 +136,8 @@ mod base64_text {
         serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<u8>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        BASE64_STANDARD
-            .decode(text)
-            .map_err(serde::de::Error::custom)
+        BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)
     }
 }

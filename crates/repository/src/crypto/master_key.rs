@@ -87,11 +87,7 @@ impl MasterKey {
         let mut secrets = Zeroizing::new([0; SECRET_BYTES]);
         let (encrypt, mac) = secrets.split_at_mut(ENCRYPT_BYTES);
         let (mac_k, mac_r) = mac.split_at_mut(MAC_K_BYTES);
-        for (part, text) in [
-            (encrypt, &json.encrypt),
-            (mac_k, &json.mac.k),
-            (mac_r, &json.mac.r),
-        ] {
+        for (part, text) in [(encrypt, &json.encrypt), (mac_k, &json.mac.k), (mac_r, &json.mac.r)] {
             let length = part.len();
             if BASE64_STANDARD.decode_slice(text, part).ok() != Some(length) {
                 let problem = format!("a part of the key is not the base64 of {length} bytes");
@@ -109,10 +105,7 @@ impl MasterKey {
         let (encrypt, mac) = self.secrets.split_at(ENCRYPT_BYTES);
         let (k, r) = mac.split_at(MAC_K_BYTES);
         let json = Json {
-            mac: JsonMac {
-                k: BASE64_STANDARD.encode(k),
-                r: BASE64_STANDARD.encode(r),
-            },
+            mac: JsonMac { k: BASE64_STANDARD.encode(k), r: BASE64_STANDARD.encode(r) },
             encrypt: BASE64_STANDARD.encode(encrypt),
         };
         // Large enough never to grow: growing would leave a copy of the key behind.
@@ -127,9 +120,7 @@ impl MasterKey {
     /// # Panics
     /// If `buf` is shorter than the room for the IV.
     pub fn seal_in_place(&self, buf: &mut Vec<u8>) {
-        let (iv_room, text) = buf
-            .split_first_chunk_mut::<IV_BYTES>()
-            .expect("room for the IV comes first");
+        let (iv_room, text) = buf.split_first_chunk_mut::<IV_BYTES>().expect("room for the IV comes first");
         let iv = random_iv();
         *iv_room = iv;
         self.apply_key_stream(&iv, text);
@@ -144,12 +135,8 @@ impl MasterKey {
     /// `buf` is as it was.
     pub fn open_in_place<'a>(&self, buf: &'a mut [u8]) -> Result<&'a mut [u8], Error> {
         let length = buf.len();
-        let (iv, rest) = buf
-            .split_first_chunk_mut::<IV_BYTES>()
-            .ok_or(Error::TooShort(length))?;
-        let (text, mac) = rest
-            .split_last_chunk_mut::<MAC_BYTES>()
-            .ok_or(Error::TooShort(length))?;
+        let (iv, rest) = buf.split_first_chunk_mut::<IV_BYTES>().ok_or(Error::TooShort(length))?;
+        let (text, mac) = rest.split_last_chunk_mut::<MAC_BYTES>().ok_or(Error::TooShort(length))?;
         if *iv == [0; IV_BYTES] {
             return Err(Error::ZeroIv);
         }
@@ -161,9 +148,7 @@ impl MasterKey {
     /// Encrypts, or decrypts: in counter mode it is the same.
     fn apply_key_stream(&self, iv: &[u8; IV_BYTES], text: &mut [u8]) {
         let context = EncryptionContext::Iv128(FixedLength::from(iv));
-        self.encrypt
-            .less_safe_encrypt(text, context)
-            .expect("counter mode takes any length");
+        self.encrypt.less_safe_encrypt(text, context).expect("counter mode takes any length");
     }
 
     /// Poly1305-AES: the one-time key is r and the IV encrypted with k. Poly1305 itself masks r.

@@ -26,14 +26,10 @@ pub enum Error {
     #[error("{0} bytes are too short for encrypted data: {OVERHEAD} bytes are the least")]
     TooShort(usize),
     /// restic never writes such an IV; it betrays a writer without randomness.
-    #[error(
-        "the encrypted data begins with an initialization vector of zeros, which no repository has"
-    )]
+    #[error("the encrypted data begins with an initialization vector of zeros, which no repository has")]
     ZeroIv,
     /// Changed since it was written, or sealed with another key.
-    #[error(
-        "the encrypted data is damaged, or was encrypted with another key: its authentication code does not match"
-    )]
+    #[error("the encrypted data is damaged, or was encrypted with another key: its authentication code does not match")]
     Mac,
     /// The password does not open this key file.
     #[error("wrong password")]

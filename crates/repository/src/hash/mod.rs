@@ -33,9 +33,7 @@ impl Sha256 {
     }
 
     fn of_library() -> Sha256 {
-        Sha256(Implementation::Library(digest::Context::new(
-            &digest::SHA256,
-        )))
+        Sha256(Implementation::Library(digest::Context::new(&digest::SHA256)))
     }
 
     /// Appends `data` to what is hashed.
@@ -86,10 +84,7 @@ pub fn sha256_many(items: &[&[u8]]) -> Vec<Id> {
     if let Some(ids) = sha_ni::sha256_many(items) {
         return ids;
     }
-    items
-        .iter()
-        .map(|data| id_of(digest::digest(&digest::SHA256, data)))
-        .collect()
+    items.iter().map(|data| id_of(digest::digest(&digest::SHA256, data))).collect()
 }
 
 #[cfg(test)]
@@ -150,16 +145,11 @@ mod tests {
                 for before in [0, 1, 63, 64] {
                     let (mut a, mut b) = (Sha256::new(), Sha256::new());
                     a.update(&data[..before]);
-                    let (data_a, data_b) =
-                        (&data[before..before + length_a], &data[1..1 + length_b]);
+                    let (data_a, data_b) = (&data[before..before + length_a], &data[1..1 + length_b]);
                     update_pair(&mut a, data_a, &mut b, data_b);
                     update_pair(&mut a, b"end", &mut b, b"");
                     let whole = [&data[..before + length_a], b"end"].concat();
-                    assert_eq!(
-                        a.finish(),
-                        library(&whole),
-                        "{before} + {length_a} with {length_b}"
-                    );
+                    assert_eq!(a.finish(), library(&whole), "{before} + {length_a} with {length_b}");
                     assert_eq!(b.finish(), library(data_b), "{length_b} with {length_a}");
                 }
             }
@@ -178,9 +168,7 @@ mod tests {
     #[test]
     fn many_of_different_lengths_hash_like_each_alone() {
         let data = random(70_000);
-        let mut items: Vec<&[u8]> = lengths()
-            .map(|length| &data[length % 61..length % 61 + length])
-            .collect();
+        let mut items: Vec<&[u8]> = lengths().map(|length| &data[length % 61..length % 61 + length]).collect();
         items.extend(lengths().step_by(2).map(|length| &data[..length]));
         for count in [0, 1, 2, 3, 4, 5, items.len() - 1, items.len()] {
             let expected: Vec<Id> = items[..count].iter().map(|data| library(data)).collect();

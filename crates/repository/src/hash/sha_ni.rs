@@ -11,9 +11,7 @@ const BLOCK: usize = 64;
 type State = [u32; 8];
 
 /// The first 32 bits of the fractional parts of the square roots of the first 8 primes (FIPS 180-4, 5.3.3).
-const INITIAL: State = [
-    0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
-];
+const INITIAL: State = [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
 
 /// The first 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4, 4.2.2).
 #[rustfmt::skip]
@@ -29,9 +27,7 @@ static ROUND_CONSTANTS: [u32; 64] = [
 ];
 
 fn available() -> bool {
-    is_x86_feature_detected!("sha")
-        && is_x86_feature_detected!("ssse3")
-        && is_x86_feature_detected!("sse4.1")
+    is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1")
 }
 
 /// Hashes `blocks` blocks of each lane in lockstep.
@@ -52,12 +48,7 @@ unsafe fn compress<const LANES: usize>(
     for lane in 0..LANES {
         let state = states[lane].as_ptr();
         // SAFETY: a state has 32 bytes.
-        let (dcba, hgfe) = unsafe {
-            (
-                _mm_loadu_si128(state.cast()),
-                _mm_loadu_si128(state.add(4).cast()),
-            )
-        };
+        let (dcba, hgfe) = unsafe { (_mm_loadu_si128(state.cast()), _mm_loadu_si128(state.add(4).cast())) };
         let cdab = _mm_shuffle_epi32(dcba, 0xb1);
         let efgh = _mm_shuffle_epi32(hgfe, 0x1b);
         abef[lane] = _mm_alignr_epi8(cdab, efgh, 8);
@@ -78,8 +69,7 @@ unsafe fn compress<const LANES: usize>(
                 words[lane][i] = _mm_shuffle_epi8(loaded, big_endian);
                 let input = _mm_add_epi32(words[lane][i], constants);
                 cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], input);
-                abef[lane] =
-                    _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], _mm_shuffle_epi32(input, 0x0e));
+                abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], _mm_shuffle_epi32(input, 0x0e));
             }
         }
         for sixteen in 1..4 {
@@ -147,11 +137,7 @@ impl Padded {
         let mut bytes = [0; 2 * BLOCK];
         bytes[..rest.len()].copy_from_slice(rest);
         bytes[rest.len()] = 0x80;
-        let length = if rest.len() < BLOCK - 8 {
-            BLOCK
-        } else {
-            2 * BLOCK
-        };
+        let length = if rest.len() < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
         bytes[length - 8..length].copy_from_slice(&(total * 8).to_be_bytes());
         Padded { bytes, length }
     }
@@ -167,11 +153,7 @@ pub(super) struct Sha256 {
 impl Sha256 {
     /// None where the processor has not got the instructions.
     pub(super) fn new() -> Option<Sha256> {
-        available().then_some(Sha256 {
-            state: INITIAL,
-            pending: [0; BLOCK],
-            total: 0,
-        })
+        available().then_some(Sha256 { state: INITIAL, pending: [0; BLOCK], total: 0 })
     }
 
     fn pending_length(&self) -> usize {
@@ -242,22 +224,12 @@ impl<'a> Lane<'a> {
     fn new((index, item): (usize, &&'a [u8])) -> Lane<'a> {
         let (body, rest) = item.split_at(item.len() / BLOCK * BLOCK);
         let end = Padded::new(rest, item.len() as u64);
-        Lane {
-            index,
-            state: INITIAL,
-            body,
-            end,
-            end_done: 0,
-        }
+        Lane { index, state: INITIAL, body, end, end_done: 0 }
     }
 
     /// The whole blocks that come next in one piece; empty when the item is done.
     fn next(&self) -> &[u8] {
-        if self.body.is_empty() {
-            &self.end.bytes[self.end_done..self.end.length]
-        } else {
-            self.body
-        }
+        if self.body.is_empty() { &self.end.bytes[self.end_done..self.end.length] } else { self.body }
     }
 
     fn advance(&mut self, length: usize) {
@@ -281,13 +253,7 @@ pub(super) fn sha256_many(items: &[&[u8]]) -> Option<Vec<Id>> {
         let length = a.next().len().min(b.next().len());
         let mut states = [a.state, b.state];
         // SAFETY: available; both have at least so many blocks.
-        unsafe {
-            compress(
-                &mut states,
-                [a.next().as_ptr(), b.next().as_ptr()],
-                length / BLOCK,
-            )
-        };
+        unsafe { compress(&mut states, [a.next().as_ptr(), b.next().as_ptr()], length / BLOCK) };
         [a.state, b.state] = states;
         a.advance(length);
         b.advance(length);

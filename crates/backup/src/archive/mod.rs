@@ -1,0 +1,138 @@
+//! Files to a repository: walk, compare with the parent backup, read, cut, store.
+//!
+//! A few workers share one queue of jobs (pieces, files, directories). Whoever ends the last entry of a directory
+//! stores it, up to the root; so no thread waits for another, and memory is bounded by the depth of the tree, not its
+//! size. One file that cannot be read never stops a backup: it is named, counted and left out.
+//!
+//! Does not know of snapshots and databases.
+
+mod directory;
+mod file;
+mod gather;
+mod queue;
+mod run;
+mod targets;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use repository::blob_writer::{Added, BlobWriter, Destination};
+use repository::id::Id;
+use repository::index::Index;
+use repository::record::{BackupRecord, Summary};
+use repository::tree::Timestamp;
+use repository::{Error, Repository};
+
+use crate::attributes::{Context, Zone};
+use crate::exclude::Exclude;
+use crate::progress::Progress;
+
+use directory::{Directory, DirectoryJob};
+use run::Run;
+use worker::Worker;
+
+pub use targets::absolute;
+
+/// What to back up, and how.
+pub struct Options<'a> {
+    /// Absolute paths without `.` and `..`.
+    pub paths: Vec<PathBuf>,
+    /// What to leave out, by name.
+    pub exclude: Option<Exclude>,
+    /// Leave out what lies in directories with a `CACHEDIR.TAG`.
+    pub exclude_caches: bool,
+    /// Leave out files with more bytes.
+    pub exclude_larger_than: Option<u64>,
+    /// Stay on the file systems of the paths.
+    pub one_file_system: bool,
+    /// Root tree of the backup to compare with.
+    pub parent: Option<Id>,
+    /// In which times are written.
+    pub zone: Zone,
+    /// Who watches.
+    pub progress: &'a dyn Progress,
+}
+
+/// What a run has done.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The root directory's id.
+    pub tree: Option<Id>,
+    /// Counts, as records bear them; times are the caller's.
+    pub summary: Summary,
+    /// Files and directories that could not be read as they should have been.
+    pub errors: u64,
+    /// What was added to the repository.
+    pub added: Added,
+}
+
+/// Backs up the paths. Everything is durable when it returns; the record is the caller's to write.
+pub fn archive(
+    repository: &Arc<Repository>,
+    index: &Arc<Index>,
+    destination: Destination,
+    options: &Options<'_>,
+) -> Result<Outcome, Error> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let context = Context::new(options.zone.clone());
+    let run = Run::new(options, context, index, repository.chunker(), workers);
+    let writer = BlobWriter::new(repository, index, destination);
+    let root = Directory::root(options.parent);
+    let target = targets::tree(&options.paths);
+    run.queue.push(Vec::new(), vec![DirectoryJob { directory: root, above: None, target, device: None }]);
+    std::thread::scope(|scope| {
+        for number in 0..workers {
+            let worker = Worker {
+                run: &run,
+                saver: writer.saver(),
+                reader: repository.reader(index),
+                small: Vec::new(),
+                reading: None,
+                zeros: None,
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            thread.spawn_scoped(scope, || worker.work()).expect("the system gives a thread");
+        }
+    });
+    // A failing repository shows in the writer first; what the workers saw of it is only its echo.
+    let added = match run.result() {
+        Ok(tree) => writer.finish().map(|added| (tree, added)),
+        Err(Error::Earlier(echo)) => Err(writer.finish().err().unwrap_or(Error::Earlier(echo))),
+        Err(error) => Err(error),
+    };
+    let (tree, added) = added?;
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counts = &run.counts;
+    let files = [&counts.files_new, &counts.files_changed, &counts.files_unmodified].map(load);
+    let summary = Summary {
+        files_new: files[0],
+        files_changed: files[1],
+        files_unmodified: files[2],
+        dirs_new: load(&counts.dirs_new),
+        dirs_changed: load(&counts.dirs_changed),
+        dirs_unmodified: load(&counts.dirs_unmodified),
+        data_blobs: added.data_blobs,
+        tree_blobs: added.tree_blobs,
+        data_added: added.plain_bytes,
+        data_added_packed: added.stored_bytes,
+        total_files_processed: files.iter().sum(),
+        total_bytes_processed: load(&counts.bytes),
+        ..Summary::default()
+    };
+    Ok(Outcome { tree: Some(tree), summary, errors: load(&counts.errors), added })
+}
+
+/// The newest backup of the host that has all of the paths: what a new one is compared with.
+pub fn find_parent<'r>(
+    backups: &'r [(Id, BackupRecord)],
+    hostname: &str,
+    paths: &[String],
+    before: Timestamp,
+) -> Option<&'r (Id, BackupRecord)> {
+    let candidates = backups.iter().filter(|(_, record)| {
+        record.hostname == hostname && record.time <= before && paths.iter().all(|path| record.paths.contains(path))
+    });
+    candidates.max_by_key(|(_, record)| record.time)
+}

@@ -1,0 +1,200 @@
+//! What the workers of a run share: its options, counts, errors and end.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use repository::Error;
+use repository::blob::BlobKind;
+use repository::chunker::Chunker;
+use repository::id::Id;
+use repository::index::Index;
+use repository::tree::Node;
+
+use crate::archive::Options;
+use crate::archive::directory::{Directory, Place};
+use crate::archive::queue::Queue;
+use crate::archive::worker::Worker;
+use crate::attributes::{Context, Moment, Stat};
+
+/// Buffers kept for the pieces of large files; more may be in use.
+const SPARE_BUFFERS: usize = 4;
+
+pub(super) struct Run<'a> {
+    pub(super) options: &'a Options<'a>,
+    pub(super) context: Context,
+    pub(super) index: &'a Index,
+    pub(super) chunker: Chunker,
+    pub(super) queue: Arc<Queue>,
+    pub(super) hard_links: HardLinks,
+    pub(super) counts: Counts,
+    buffers: Mutex<Vec<Vec<u8>>>,
+    stopped: AtomicBool,
+    end: Mutex<Option<Result<Id, Error>>>,
+}
+
+/// What a run has met so far.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) files_new: AtomicU64,
+    pub(super) files_changed: AtomicU64,
+    pub(super) files_unmodified: AtomicU64,
+    pub(super) dirs_new: AtomicU64,
+    pub(super) dirs_changed: AtomicU64,
+    pub(super) dirs_unmodified: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) errors: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        options: &'a Options<'a>,
+        context: Context,
+        index: &'a Index,
+        chunker: Chunker,
+        workers: usize,
+    ) -> Self {
+        Run {
+            options,
+            context,
+            index,
+            chunker,
+            queue: Queue::new(workers),
+            hard_links: HardLinks::default(),
+            counts: Counts::default(),
+            buffers: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            end: Mutex::default(),
+        }
+    }
+
+    /// Something of the source could not be read: named, counted, and the run goes on.
+    pub(super) fn source_error(&self, path: &Path, error: &dyn Display) {
+        count(&self.counts.errors);
+        self.options.progress.error(path, error);
+    }
+
+    /// The repository failed: the run cannot go on. The first reason is the one that is reported.
+    pub(super) fn fail(&self, error: Error) {
+        self.finish(Err(error));
+    }
+
+    /// The root tree is stored.
+    pub(super) fn end(&self, root: Id) {
+        self.finish(Ok(root));
+    }
+
+    fn finish(&self, result: Result<Id, Error>) {
+        self.end.lock().expect("no panic while the end is held").get_or_insert(result);
+        self.stopped.store(true, Ordering::Release);
+        self.queue.close();
+    }
+
+    pub(super) fn result(&self) -> Result<Id, Error> {
+        let end = self.end.lock().expect("no panic while the end is held").take();
+        end.unwrap_or_else(|| Err(Error::Earlier("the run ended without a result".to_owned())))
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// An entry that came later is there.
+    pub(super) fn entry_is_there(&self, place: &Place, node: Node, worker: &mut Worker<'_>) {
+        if let Some(complete) = place.directory.add(Some((place.position, Some(node)))) {
+            worker.complete(&place.directory, complete);
+        }
+    }
+
+    /// An entry will not come.
+    pub(super) fn entry_is_missing(&self, place: &Place, worker: &mut Worker<'_>) {
+        if let Some(complete) = place.directory.add(Some((place.position, None))) {
+            worker.complete(&place.directory, complete);
+        }
+    }
+
+    /// A directory's own work is done; its entries may still be missing.
+    pub(super) fn directory_is_listed(&self, directory: &Arc<Directory>, worker: &mut Worker<'_>) {
+        if let Some(complete) = directory.add(None) {
+            worker.complete(directory, complete);
+        }
+    }
+
+    /// A directory could not be read at all.
+    pub(super) fn directory_is_missing(&self, directory: &Arc<Directory>, worker: &mut Worker<'_>) {
+        match directory.rise(None) {
+            Some((above, Some(complete))) => worker.complete(&above, complete),
+            Some((_, None)) => {}
+            None => self.fail(Error::Refused("the root directory cannot be read".to_owned())),
+        }
+    }
+
+    pub(super) fn count_unmodified(&self, bytes: u64) {
+        count(&self.counts.files_unmodified);
+        self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.options.progress.bytes_done(bytes);
+        self.options.progress.file_done(&std::path::PathBuf::new);
+    }
+
+    pub(super) fn count_file(&self, is_new: bool, bytes: u64) {
+        count(if is_new { &self.counts.files_new } else { &self.counts.files_changed });
+        self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_directory(&self, directory: &Directory, stored: Id) {
+        // The root is an invention of the format.
+        if directory.is_root() {
+            return;
+        }
+        count(match directory.previous {
+            None => &self.counts.dirs_new,
+            Some(previous) if previous == stored => &self.counts.dirs_unmodified,
+            Some(_) => &self.counts.dirs_changed,
+        });
+    }
+
+    /// Whether the repository has all pieces of a file.
+    pub(super) fn has_all(&self, content: &[Id]) -> bool {
+        content.iter().all(|id| self.index.contains(BlobKind::Data, id))
+    }
+
+    /// An empty buffer, perhaps one used before.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        self.buffers.lock().expect("no panic while the buffers are held").pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut buffers = self.buffers.lock().expect("no panic while the buffers are held");
+        if buffers.len() < SPARE_BUFFERS {
+            buffers.push(buffer);
+        }
+    }
+}
+
+/// Contents of files with several names, so that each is read once.
+#[derive(Default)]
+pub(super) struct HardLinks {
+    known: Mutex<HashMap<(u64, u64), (Moment, Moment, u64, Vec<Id>)>>,
+}
+
+impl HardLinks {
+    /// The content, if the inode was read before and has not changed since.
+    pub(super) fn get(&self, inode: (u64, u64), stat: &Stat) -> Option<Vec<Id>> {
+        let known = self.known.lock().expect("no panic while the links are held");
+        let (mtime, ctime, size, content) = known.get(&inode)?;
+        let same = (*mtime, *ctime, *size) == (stat.mtime, stat.ctime, stat.size);
+        same.then(|| content.clone())
+    }
+
+    pub(super) fn put(&self, inode: (u64, u64), stat: &Stat, content: Vec<Id>) {
+        let mut known = self.known.lock().expect("no panic while the links are held");
+        known.insert(inode, (stat.mtime, stat.ctime, stat.size, content));
+    }
+}

@@ -1,0 +1,375 @@
+//! Adds blobs to a repository: each one once, into packs, and the packs into the index.
+//!
+//! The work on one blob (hash, look up, compress, seal) stays on the thread that has it, in a [`BlobSaver`]. Full
+//! packs go to a few writing threads, so that waiting for the disk costs no computing time. Order: a pack is
+//! durable before an index file names it; the caller writes its record after [`BlobWriter::finish`].
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::blob::{BlobKind, PackedBlob};
+use crate::compression::Packing;
+use crate::crypto;
+use crate::error::Error;
+use crate::hash::{Sha256, sha256, update_pair};
+use crate::id::Id;
+use crate::index::{Index, file};
+use crate::lock::Lock;
+use crate::pack::PackBuilder;
+use crate::repository::Repository;
+use crate::storage::{FileKind, StoredFile};
+
+/// restic's default: a pack is closed when it has this many bytes.
+pub const PACK_BYTES: usize = 16 << 20;
+/// restic spreads data over two open packs at random, so that the packs' sizes tell less about the chunks'.
+const OPEN_DATA_PACKS: usize = 2;
+/// An index file is written at the latest after this time, so that a crash loses little work.
+const INDEX_EVERY: Duration = Duration::from_secs(10 * 60);
+/// Threads that wait for the storage.
+const WRITERS: usize = 2;
+/// What is claimed is spread over this many tables, to be locked apart.
+const SHARDS: usize = 16;
+
+/// Where packs go.
+#[derive(Clone)]
+pub enum Destination {
+    /// Into the repository. Nothing is written before the lock is confirmed, nor after it was lost.
+    Repository(Arc<Lock>),
+    /// Nowhere: a dry run that measures.
+    Nowhere,
+}
+
+/// What a run has added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// Data blobs.
+    pub data_blobs: u64,
+    /// Tree blobs.
+    pub tree_blobs: u64,
+    /// Their plaintext, in bytes.
+    pub plain_bytes: u64,
+    /// What they take in packs, in bytes.
+    pub stored_bytes: u64,
+    /// Packs.
+    pub packs: u64,
+}
+
+/// Adds blobs to a repository.
+pub struct BlobWriter {
+    shared: Arc<Shared>,
+    packs: Sender<FullPack>,
+    writers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    repository: Arc<Repository>,
+    index: Arc<Index>,
+    destination: Destination,
+    /// Blobs some thread of this run stores or has stored, for each kind.
+    claims: [Vec<Mutex<HashSet<Id>>>; 2],
+    data_packs: [Mutex<PackBuilder>; OPEN_DATA_PACKS],
+    tree_pack: Mutex<PackBuilder>,
+    /// Buffers of packs that were written, to be filled again.
+    buffers: Mutex<Vec<Vec<u8>>>,
+    unindexed: Mutex<Unindexed>,
+    failure: Mutex<Option<Error>>,
+    added: AddedSoFar,
+}
+
+#[derive(Default)]
+struct AddedSoFar {
+    blobs: [AtomicU64; 2],
+    plain_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+    packs: AtomicU64,
+}
+
+struct Unindexed {
+    packs: Vec<(Id, Vec<PackedBlob>)>,
+    blobs: usize,
+    since: Instant,
+}
+
+struct FullPack {
+    id: Id,
+    bytes: Vec<u8>,
+    blobs: Vec<PackedBlob>,
+}
+
+impl BlobWriter {
+    /// Starts the writing threads.
+    pub fn new(repository: &Arc<Repository>, index: &Arc<Index>, destination: Destination) -> Self {
+        let shards = || (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shared = Arc::new(Shared {
+            repository: Arc::clone(repository),
+            index: Arc::clone(index),
+            destination,
+            claims: [shards(), shards()],
+            data_packs: Default::default(),
+            tree_pack: Mutex::default(),
+            buffers: Mutex::default(),
+            unindexed: Mutex::new(Unindexed { packs: Vec::new(), blobs: 0, since: Instant::now() }),
+            failure: Mutex::default(),
+            added: AddedSoFar::default(),
+        });
+        // No room in the channel: a pack waits where it was filled, and memory stays bounded.
+        let (packs, receiver) = crossbeam_channel::bounded(0);
+        let writers = (0..WRITERS)
+            .map(|number| {
+                let (shared, receiver) = (Arc::clone(&shared), receiver.clone());
+                let builder = std::thread::Builder::new().name(format!("write-{number}"));
+                builder.spawn(move || shared.write_packs(&receiver)).expect("the system gives a thread")
+            })
+            .collect();
+        BlobWriter { shared, packs, writers }
+    }
+
+    /// What one thread needs to save blobs.
+    pub fn saver(&self) -> BlobSaver {
+        let mut seed = [0; 8];
+        crypto::fill_random(&mut seed);
+        BlobSaver {
+            shared: Arc::clone(&self.shared),
+            packs: self.packs.clone(),
+            packing: Packing::new(),
+            unhashed: None,
+            random: u64::from_le_bytes(seed) | 1,
+        }
+    }
+
+    /// What was added until now.
+    pub fn added(&self) -> Added {
+        let added = &self.shared.added;
+        Added {
+            data_blobs: added.blobs[0].load(Ordering::Relaxed),
+            tree_blobs: added.blobs[1].load(Ordering::Relaxed),
+            plain_bytes: added.plain_bytes.load(Ordering::Relaxed),
+            stored_bytes: added.stored_bytes.load(Ordering::Relaxed),
+            packs: added.packs.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Stores what is left in open packs and writes the index. All savers must be dropped or flushed before.
+    pub fn finish(mut self) -> Result<Added, Error> {
+        let mut saver = self.saver();
+        let open = self.shared.data_packs.iter().chain([&self.shared.tree_pack]);
+        let open: Vec<_> = open.map(|pack| std::mem::take(&mut *lock(pack))).collect();
+        let sent = open.into_iter().filter(|pack| !pack.is_empty()).try_for_each(|pack| saver.close(pack));
+        let sent = sent.and_then(|()| saver.flush());
+        drop(saver);
+        self.stop_writers();
+        if let Some(error) = lock(&self.shared.failure).take() {
+            return Err(error);
+        }
+        sent?;
+        self.shared.write_index(true)?;
+        Ok(self.added())
+    }
+
+    fn stop_writers(&mut self) {
+        // The last sender: the writers' loops end.
+        self.packs = crossbeam_channel::bounded(0).0;
+        for writer in self.writers.drain(..) {
+            writer.join().expect("writing a pack does not panic");
+        }
+    }
+}
+
+/// A run that is abandoned leaves an index of the packs it stored, so that the next run goes on from there.
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if !self.writers.is_empty() {
+            self.stop_writers();
+            // What is lost here is work, never data; and there is nobody left to tell.
+            let _ = self.shared.write_index(true);
+        }
+    }
+}
+
+/// Saves blobs for one thread.
+pub struct BlobSaver {
+    shared: Arc<Shared>,
+    packs: Sender<FullPack>,
+    packing: Packing,
+    /// A full pack whose hash is computed alongside those of the next blobs: two at once take little longer
+    /// than one.
+    unhashed: Option<Unhashed>,
+    random: u64,
+}
+
+struct Unhashed {
+    bytes: Vec<u8>,
+    blobs: Vec<PackedBlob>,
+    hash: Sha256,
+    hashed: usize,
+}
+
+/// What became of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Its name.
+    pub id: Id,
+    /// Bytes it takes in its pack; 0 if the repository had it already.
+    pub stored_bytes: u64,
+}
+
+impl BlobSaver {
+    /// Stores a blob, unless the repository has it.
+    pub fn save(&mut self, kind: BlobKind, plain: &[u8]) -> Result<Saved, Error> {
+        let id = self.hash(plain);
+        self.save_as(id, kind, plain)
+    }
+
+    /// Stores a blob whose id is known to be right.
+    pub fn save_as(&mut self, id: Id, kind: BlobKind, plain: &[u8]) -> Result<Saved, Error> {
+        if self.shared.index.contains(kind, &id) || !self.shared.claim(kind, id) {
+            return Ok(Saved { id, stored_bytes: 0 });
+        }
+        self.store(id, kind, plain)
+    }
+
+    /// Stores a blob even though the index has it: repacking. Once for each run.
+    pub fn save_again(&mut self, id: Id, kind: BlobKind, plain: &[u8]) -> Result<Saved, Error> {
+        if !self.shared.claim(kind, id) {
+            return Ok(Saved { id, stored_bytes: 0 });
+        }
+        self.store(id, kind, plain)
+    }
+
+    fn store(&mut self, id: Id, kind: BlobKind, plain: &[u8]) -> Result<Saved, Error> {
+        let shared = Arc::clone(&self.shared);
+        let (sealed, uncompressed_length) = self.packing.pack(plain, shared.repository.compresses());
+        shared.repository.key().seal_in_place(sealed);
+        let stored_bytes = crate::pack::stored_size(sealed.len() as u32, uncompressed_length != 0);
+        shared.added.blobs[kind as usize].fetch_add(1, Ordering::Relaxed);
+        shared.added.plain_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
+        shared.added.stored_bytes.fetch_add(stored_bytes, Ordering::Relaxed);
+        let open = match kind {
+            BlobKind::Tree => &shared.tree_pack,
+            BlobKind::Data => {
+                // xorshift: which of two packs needs no better randomness, but this many calls need speed.
+                self.random ^= self.random << 13;
+                self.random ^= self.random >> 7;
+                self.random ^= self.random << 17;
+                &shared.data_packs[(self.random >> 32) as usize % OPEN_DATA_PACKS]
+            }
+        };
+        let full = {
+            let mut pack = lock(open);
+            if pack.is_empty() {
+                *pack = PackBuilder::in_buffer(lock(&shared.buffers).pop().unwrap_or_default());
+            }
+            pack.push(id, kind, sealed, uncompressed_length);
+            let full = pack.len() >= PACK_BYTES || pack.header_is_full();
+            full.then(|| std::mem::take(&mut *pack))
+        };
+        if let Some(pack) = full {
+            self.close(pack)?;
+        }
+        Ok(Saved { id, stored_bytes })
+    }
+
+    fn hash(&mut self, plain: &[u8]) -> Id {
+        let Some(pack) = &mut self.unhashed else { return sha256(plain) };
+        let mut hash = Sha256::new();
+        let rest = &pack.bytes[pack.hashed..];
+        let take = rest.len().min(plain.len());
+        update_pair(&mut hash, plain, &mut pack.hash, &rest[..take]);
+        pack.hashed += take;
+        if pack.hashed == pack.bytes.len() {
+            // The error, if any, is the writers', and comes back with the next pack or at the end.
+            let _ = self.flush();
+        }
+        hash.finish()
+    }
+
+    fn close(&mut self, pack: PackBuilder) -> Result<(), Error> {
+        self.flush()?;
+        let (bytes, blobs) = pack.finish(self.shared.repository.key());
+        self.unhashed = Some(Unhashed { bytes, blobs, hash: Sha256::new(), hashed: 0 });
+        Ok(())
+    }
+
+    /// Hands over a pack this thread still has. To be called before it waits for anything.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        if let Some(Unhashed { bytes, blobs, mut hash, hashed }) = self.unhashed.take() {
+            hash.update(&bytes[hashed..]);
+            let pack = FullPack { id: hash.finish(), bytes, blobs };
+            self.packs.send(pack).expect("the writers outlive the savers");
+        }
+        match &*lock(&self.shared.failure) {
+            // The error itself is for `finish`.
+            Some(error) => Err(Error::Earlier(error.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for BlobSaver {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+impl Shared {
+    fn claim(&self, kind: BlobKind, id: Id) -> bool {
+        lock(&self.claims[kind as usize][usize::from(id.0[0]) % SHARDS]).insert(id)
+    }
+
+    fn write_packs(&self, packs: &Receiver<FullPack>) {
+        for pack in packs {
+            // After a failure the rest is thrown away, so that nobody waits for room.
+            if lock(&self.failure).is_some() {
+                continue;
+            }
+            if let Err(error) = self.write_pack(pack) {
+                lock(&self.failure).get_or_insert(error);
+            }
+        }
+    }
+
+    fn write_pack(&self, pack: FullPack) -> Result<(), Error> {
+        let FullPack { id, mut bytes, blobs } = pack;
+        if let Destination::Repository(lock) = &self.destination {
+            lock.confirm()?;
+            self.repository.storage().write(&StoredFile::new(FileKind::Pack, id), &bytes)?;
+        }
+        self.added.packs.fetch_add(1, Ordering::Relaxed);
+        bytes.clear();
+        lock(&self.buffers).push(bytes);
+        let mut unindexed = lock(&self.unindexed);
+        unindexed.blobs += blobs.len();
+        unindexed.packs.push((id, blobs));
+        drop(unindexed);
+        self.write_index(false)
+    }
+
+    /// Writes an index file of the packs that none names yet; if not `all`, then only when it is time.
+    fn write_index(&self, all: bool) -> Result<(), Error> {
+        let packs = {
+            let mut unindexed = lock(&self.unindexed);
+            let due = unindexed.blobs >= file::MAX_BLOBS || unindexed.since.elapsed() >= INDEX_EVERY;
+            if unindexed.packs.is_empty() || !(all || due) {
+                return Ok(());
+            }
+            unindexed.blobs = 0;
+            unindexed.since = Instant::now();
+            std::mem::take(&mut unindexed.packs)
+        };
+        if let Destination::Repository(lock) = &self.destination {
+            lock.confirm()?;
+            let document = file::encode(packs.iter().map(|(id, blobs)| (*id, &blobs[..])));
+            self.repository.save(FileKind::Index, &document)?;
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while a lock is held")
+}

@@ -1,0 +1,134 @@
+//! zstd, as restic uses it, with what may come out of it bounded beforehand.
+
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe;
+
+use crate::crypto;
+
+/// restic's `auto`.
+const LEVEL: i32 = 3;
+/// The largest blob or file we unpack, in bytes. Real blobs have at most 8 MiB, but a tree has no bound.
+pub(crate) const MAX_PLAIN: u64 = 1 << 30;
+
+/// Turns plaintexts into sealed room: a compressor with the buffers it reuses. One for each thread.
+pub struct Packing {
+    compressor: Compressor<'static>,
+    buffer: Vec<u8>,
+}
+
+impl Packing {
+    /// A compressor at restic's default level.
+    pub fn new() -> Self {
+        let compressor = Compressor::new(LEVEL).expect("zstd has level 3");
+        Packing { compressor, buffer: Vec::new() }
+    }
+
+    /// Gives a buffer with room for the IV, then the plaintext, compressed where that makes it smaller, and
+    /// the uncompressed length (0 if it was not compressed).
+    pub fn pack(&mut self, plain: &[u8], compress: bool) -> (&mut Vec<u8>, u32) {
+        let buffer = &mut self.buffer;
+        buffer.clear();
+        // Room for the MAC too, so that sealing does not move the bytes.
+        buffer.reserve(zstd_safe::compress_bound(plain.len()) + crypto::OVERHEAD);
+        buffer.resize(crypto::IV_BYTES, 0);
+        // A length of 0 means "not compressed", so an empty blob never is.
+        if compress && !plain.is_empty() {
+            let mut tail = AppendTo(buffer);
+            let written = self.compressor.compress_to_buffer(plain, &mut tail);
+            written.expect("the buffer holds the bound that zstd gave");
+            if buffer.len() - crypto::IV_BYTES < plain.len() {
+                let length = u32::try_from(plain.len()).expect("blobs are far below 4 GiB");
+                return (buffer, length);
+            }
+            buffer.truncate(crypto::IV_BYTES);
+        }
+        buffer.extend_from_slice(plain);
+        (buffer, 0)
+    }
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Packing::new()
+    }
+}
+
+/// Lets zstd write behind what a vector holds.
+struct AppendTo<'a>(&'a mut Vec<u8>);
+
+// SAFETY: the pointer is to the vector's spare room, the capacity is that of this room, and zstd initializes
+// the bytes it reports.
+unsafe impl zstd_safe::WriteBuf for AppendTo<'_> {
+    fn as_slice(&self) -> &[u8] {
+        &self.0[crypto::IV_BYTES..]
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity() - crypto::IV_BYTES
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        // SAFETY: the vector begins with the IV's room.
+        unsafe { self.0.as_mut_ptr().add(crypto::IV_BYTES) }
+    }
+
+    unsafe fn filled_until(&mut self, n: usize) {
+        // SAFETY: the caller has initialized n bytes behind the IV's room.
+        unsafe { self.0.set_len(crypto::IV_BYTES + n) }
+    }
+}
+
+/// Why bytes cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnpackError {
+    #[error("it does not decompress: {0}")]
+    Zstd(std::io::Error),
+    #[error("it decompresses to {0} bytes, other than the index says")]
+    Length(usize),
+    #[error("it would decompress to {0} bytes; more than {MAX_PLAIN} are refused")]
+    TooLarge(u64),
+}
+
+/// A decompressor that is reused. One for each thread.
+pub struct Unpacking {
+    decompressor: Decompressor<'static>,
+}
+
+impl Unpacking {
+    /// A decompressor.
+    pub fn new() -> Self {
+        Unpacking { decompressor: Decompressor::new().expect("zstd gives a context unless memory is out") }
+    }
+
+    /// Replaces what `into` holds by the plaintext, which must have `length` bytes.
+    pub(crate) fn unpack(&mut self, packed: &[u8], length: u64, into: &mut Vec<u8>) -> Result<(), UnpackError> {
+        if length > MAX_PLAIN {
+            return Err(UnpackError::TooLarge(length));
+        }
+        // The frame's own word, so that a wrong length in an index does not make us reserve memory for it.
+        if let Ok(Some(said)) = zstd_safe::get_frame_content_size(packed)
+            && said != length
+        {
+            return Err(UnpackError::Length(usize::try_from(said).unwrap_or(usize::MAX)));
+        }
+        into.clear();
+        into.reserve_exact(length as usize);
+        let got = self.decompressor.decompress_to_buffer(packed, into).map_err(UnpackError::Zstd)?;
+        if got as u64 != length { Err(UnpackError::Length(got)) } else { Ok(()) }
+    }
+}
+
+impl Default for Unpacking {
+    fn default() -> Self {
+        Unpacking::new()
+    }
+}
+
+/// Decompresses a file whose length nobody noted (index, record, lock), up to [`MAX_PLAIN`].
+pub(crate) fn decompress_file(packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
+    use std::io::Read as _;
+    let mut plain = Vec::new();
+    let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(UnpackError::Zstd)?;
+    decoder.take(MAX_PLAIN + 1).read_to_end(&mut plain).map_err(UnpackError::Zstd)?;
+    if plain.len() as u64 > MAX_PLAIN { Err(UnpackError::TooLarge(plain.len() as u64)) } else { Ok(plain) }
+}
