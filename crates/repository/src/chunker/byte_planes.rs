@@ -94,30 +94,15 @@ impl BytePlanes {
     /// Rolls all lanes by 64 bytes. A byte of the result is zero if its lane had a cut.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,gfni")]
     #[inline]
-    fn roll(
-        &self,
-        planes: &mut [__m512i; PLANES],
-        leaving: &Transposed,
-        entering: &Transposed,
-    ) -> __m512i {
+    fn roll(&self, planes: &mut [__m512i; PLANES], leaving: &Transposed, entering: &Transposed) -> __m512i {
         // The fingerprint's 20 lowest bits, shifted: the other five of the lowest plane are always zero.
         let in_third_plane = _mm512_set1_epi8(0x7f);
         let mut least = _mm512_set1_epi8(-1);
         for (&leaving, &entering) in leaving.0.iter().zip(&entering.0) {
             let top = planes[PLANES - 1];
-            let entering = [
-                times(entering, self.entering[0]),
-                times(entering, self.entering[1]),
-            ];
-            let below = [
-                entering[0],
-                sum2(planes[0], entering[1]),
-                planes[1],
-                planes[2],
-                planes[3],
-                planes[4],
-                planes[5],
-            ];
+            let entering = [times(entering, self.entering[0]), times(entering, self.entering[1])];
+            let below =
+                [entering[0], sum2(planes[0], entering[1]), planes[1], planes[2], planes[3], planes[4], planes[5]];
             for plane in 0..PLANES {
                 let reduced = times(top, self.reduction[plane]);
                 planes[plane] = sum3(below[plane], reduced, times(leaving, self.leaving[plane]));
@@ -136,9 +121,7 @@ fn matrices(map: impl Fn(u8) -> u64) -> Matrices {
     for (plane, matrix) in matrices.iter_mut().enumerate() {
         for bit in 0..8 {
             let place = 8 * plane + bit;
-            let row: u64 = (0..8)
-                .map(|column| ((map(1 << column) << SHIFT) >> place & 1) << column)
-                .sum();
+            let row: u64 = (0..8).map(|column| ((map(1 << column) << SHIFT) >> place & 1) << column).sum();
             // The instruction has the row of the lowest bit in the matrix' highest byte.
             *matrix |= row << (8 * (7 - bit));
         }
@@ -181,19 +164,8 @@ unsafe fn transpose(data: *const u8, out: &mut Transposed) {
     let mut groups = [[_mm512_setzero_si512(); 8]; 8];
     for lanes in 0..8 {
         // SAFETY: the caller vouches for it.
-        let row = |lane| unsafe {
-            _mm512_loadu_si512(data.add((lanes * 8 + lane) * LANE_WINDOWS).cast())
-        };
-        let columns = transpose_words([
-            row(0),
-            row(1),
-            row(2),
-            row(3),
-            row(4),
-            row(5),
-            row(6),
-            row(7),
-        ]);
+        let row = |lane| unsafe { _mm512_loadu_si512(data.add((lanes * 8 + lane) * LANE_WINDOWS).cast()) };
+        let columns = transpose_words([row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)]);
         for (group, column) in groups.iter_mut().zip(columns) {
             group[lanes] = _mm512_permutexvar_epi8(order, column);
         }
@@ -220,23 +192,15 @@ fn transpose_words(rows: [__m512i; 8]) -> [__m512i; 8] {
         _mm512_unpackhi_epi64(e, f),
         _mm512_unpackhi_epi64(g, h),
     ]);
-    [
-        even[0], odd[0], even[1], odd[1], even[2], odd[2], even[3], odd[3],
-    ]
+    [even[0], odd[0], even[1], odd[1], even[2], odd[2], even[3], odd[3]]
 }
 
 /// Transposes four times four quarters of 128 bits.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn transpose_quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
-    let (ab_low, ab_high) = (
-        _mm512_shuffle_i64x2::<0x44>(a, b),
-        _mm512_shuffle_i64x2::<0xee>(a, b),
-    );
-    let (cd_low, cd_high) = (
-        _mm512_shuffle_i64x2::<0x44>(c, d),
-        _mm512_shuffle_i64x2::<0xee>(c, d),
-    );
+    let (ab_low, ab_high) = (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b));
+    let (cd_low, cd_high) = (_mm512_shuffle_i64x2::<0x44>(c, d), _mm512_shuffle_i64x2::<0xee>(c, d));
     [
         _mm512_shuffle_i64x2::<0x88>(ab_low, cd_low),
         _mm512_shuffle_i64x2::<0xdd>(ab_low, cd_low),

@@ -71,21 +71,13 @@ impl Rabin {
         #[cfg(target_arch = "x86_64")]
         if let Some(byte_planes) = &self.byte_planes {
             let first_lane = |block: &[u8]| byte_planes.first_lane_with_cut(block);
-            let found = self.find_in_blocks(
-                data,
-                &mut examined,
-                64,
-                byte_planes::LANE_WINDOWS,
-                first_lane,
-            );
+            let found = self.find_in_blocks(data, &mut examined, 64, byte_planes::LANE_WINDOWS, first_lane);
             if found.is_some() {
                 return found;
             }
         }
-        self.find_in_blocks(data, &mut examined, LANES, LANE_WINDOWS, |block| {
-            self.first_lane_with_cut(block)
-        })
-        .or_else(|| Some(examined + self.find_rolling(&data[examined..])?))
+        self.find_in_blocks(data, &mut examined, LANES, LANE_WINDOWS, |block| self.first_lane_with_cut(block))
+            .or_else(|| Some(examined + self.find_rolling(&data[examined..])?))
     }
 
     /// Examines the whole blocks from `examined` on, which it moves.
@@ -110,9 +102,7 @@ impl Rabin {
     }
 
     fn first_window(&self, data: &[u8]) -> u64 {
-        data[..WINDOW_BYTES]
-            .iter()
-            .fold(0, |digest, byte| self.enter(digest, *byte))
+        data[..WINDOW_BYTES].iter().fold(0, |digest, byte| self.enter(digest, *byte))
     }
 
     /// Like [`find`](Self::find), for windows after the first.
@@ -129,8 +119,7 @@ impl Rabin {
 
     /// The first lane of a block that has a cut. The block's first window starts at the second byte of `block`.
     fn first_lane_with_cut(&self, block: &[u8]) -> Option<usize> {
-        let lane =
-            |index: usize| &block[index * LANE_WINDOWS..(index + 1) * LANE_WINDOWS + WINDOW_BYTES];
+        let lane = |index: usize| &block[index * LANE_WINDOWS..(index + 1) * LANE_WINDOWS + WINDOW_BYTES];
         let lanes: [&[u8]; LANES] = std::array::from_fn(lane);
         let mut digests = lanes.map(|data| self.first_window(data));
         let mut has_cut = [false; LANES];

@@ -1,12 +1,11 @@
 //! A key file: the master key, encrypted with a key that scrypt derives from a password.
-use aws_lc_rs::rand;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::master_key::{MasterKey, SECRET_BYTES};
-use super::{Error, IV_BYTES, MAC_BYTES};
+use super::{Error, IV_BYTES, MAC_BYTES, fill_random};
 
 const SALT_BYTES: usize = 64;
 
@@ -50,15 +49,9 @@ pub struct KeyFile {
 impl KeyFile {
     /// Puts `master` into a new file that `password` opens. `created` is RFC 3339. Takes a fraction of a second on
     /// purpose.
-    pub fn create(
-        password: &[u8],
-        master: &MasterKey,
-        created: &str,
-        username: &str,
-        hostname: &str,
-    ) -> KeyFile {
+    pub fn create(password: &[u8], master: &MasterKey, created: &str, username: &str, hostname: &str) -> KeyFile {
         let mut salt = vec![0; SALT_BYTES];
-        rand::fill(&mut salt).expect("the operating system provides randomness");
+        fill_random(&mut salt);
         let json = master.to_json();
         // The plaintext is overwritten where it lies; that needs a buffer that does not grow.
         let mut data = Vec::with_capacity(IV_BYTES + json.len() + MAC_BYTES);
@@ -117,10 +110,7 @@ impl KeyFile {
         if r == 0 || p == 0 {
             return Err(refused("r and p must not be 0"));
         }
-        if n.saturating_mul(128 * u64::from(r))
-            .saturating_mul(p.into())
-            > MAX_MEMORY_BYTES
-        {
+        if n.saturating_mul(128 * u64::from(r)).saturating_mul(p.into()) > MAX_MEMORY_BYTES {
             return Err(refused("they take more than 1 GiB of memory"));
         }
         let log_n = n.ilog2() as u8;

@@ -52,12 +52,17 @@ pub enum Error {
     /// The salt has another length than restic's 64 bytes.
     #[error("the key file's salt has {0} bytes instead of 64")]
     Salt(usize),
-    /// The password is right, but what it opens is no master key.
+    /// The password is right, but what it opens is no master key. Says no more, so as not to show a part of it.
     #[error("the key file does not contain a master key")]
-    NoMasterKey(#[source] serde_json::Error),
+    NoMasterKey,
     /// The master key in the file is all zeros.
     #[error("the key file's master key is empty")]
     EmptyMasterKey,
+}
+
+/// Fills `bytes` from the operating system's randomness.
+pub fn fill_random(bytes: &mut [u8]) {
+    aws_lc_rs::rand::fill(bytes).expect("the operating system provides randomness");
 }
 
 #[cfg(test)]

@@ -54,9 +54,7 @@ impl Poly1305 {
         Some(Poly1305 {
             r,
             r_to_the_8: powers[LANES - 1],
-            last_powers: std::array::from_fn(|limb| {
-                std::array::from_fn(|lane| last_power(lane, limb))
-            }),
+            last_powers: std::array::from_fn(|limb| std::array::from_fn(|lane| last_power(lane, limb))),
         })
     }
 
@@ -80,9 +78,7 @@ impl Poly1305 {
             last[rest.len()] = 1;
             sum = multiply(add(sum, limbs(u128::from_le_bytes(last))), self.r);
         }
-        low_128_bits(sum)
-            .wrapping_add(u128::from_le_bytes(*pad))
-            .to_le_bytes()
+        low_128_bits(sum).wrapping_add(u128::from_le_bytes(*pad)).to_le_bytes()
     }
 
     #[target_feature(enable = "avx512f,avx512ifma")]
@@ -99,12 +95,8 @@ impl Poly1305 {
             }
         }
         // SAFETY: each has 64 bytes.
-        let last_powers = self
-            .last_powers
-            .each_ref()
-            .map(|lanes| unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) });
-        let sum =
-            multiply_lanes(sums, last_powers).map(|limb| _mm512_reduce_add_epi64(limb) as u64);
+        let last_powers = self.last_powers.each_ref().map(|lanes| unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) });
+        let sum = multiply_lanes(sums, last_powers).map(|limb| _mm512_reduce_add_epi64(limb) as u64);
         carry(sum.map(u128::from))
     }
 }
@@ -114,12 +106,8 @@ impl Poly1305 {
 #[inline]
 fn load(group: &[u8; LANES * BLOCK]) -> Numbers {
     // SAFETY: the group has twice 64 bytes.
-    let (first, second) = unsafe {
-        (
-            _mm512_loadu_si512(group.as_ptr().cast()),
-            _mm512_loadu_si512(group.as_ptr().add(64).cast()),
-        )
-    };
+    let (first, second) =
+        unsafe { (_mm512_loadu_si512(group.as_ptr().cast()), _mm512_loadu_si512(group.as_ptr().add(64).cast())) };
     let low = _mm512_unpacklo_epi64(first, second);
     let high = _mm512_unpackhi_epi64(first, second);
     let mask = _mm512_set1_epi64(LIMB_MASK as i64);
@@ -127,10 +115,7 @@ fn load(group: &[u8; LANES * BLOCK]) -> Numbers {
     [
         _mm512_and_si512(low, mask),
         _mm512_and_si512(middle, mask),
-        _mm512_or_si512(
-            _mm512_srli_epi64::<24>(high),
-            _mm512_set1_epi64(1 << (128 - 88)),
-        ),
+        _mm512_or_si512(_mm512_srli_epi64::<24>(high), _mm512_set1_epi64(1 << (128 - 88))),
     ]
 }
 
@@ -140,14 +125,9 @@ fn load(group: &[u8; LANES * BLOCK]) -> Numbers {
 fn multiply_lanes(a: Numbers, b: Numbers) -> Numbers {
     let zero = _mm512_setzero_si512();
     // Times 20 = 16 + 4.
-    let wrapped =
-        |limb| _mm512_add_epi64(_mm512_slli_epi64::<4>(limb), _mm512_slli_epi64::<2>(limb));
+    let wrapped = |limb| _mm512_add_epi64(_mm512_slli_epi64::<4>(limb), _mm512_slli_epi64::<2>(limb));
     let (b1_wrapped, b2_wrapped) = (wrapped(b[1]), wrapped(b[2]));
-    let factors = [
-        [b[0], b2_wrapped, b1_wrapped],
-        [b[1], b[0], b2_wrapped],
-        [b[2], b[1], b[0]],
-    ];
+    let factors = [[b[0], b2_wrapped, b1_wrapped], [b[1], b[0], b2_wrapped], [b[2], b[1], b[0]]];
     // The products' lower 52 bits, and what is above them.
     let (mut low, mut high) = ([zero; 3], [zero; 3]);
     for limb in 0..3 {
@@ -158,38 +138,22 @@ fn multiply_lanes(a: Numbers, b: Numbers) -> Numbers {
     }
     let mask = _mm512_set1_epi64(LIMB_MASK as i64);
     let top_mask = _mm512_set1_epi64(TOP_LIMB_MASK as i64);
-    let carry = _mm512_add_epi64(
-        _mm512_srli_epi64::<44>(low[0]),
-        _mm512_slli_epi64::<8>(high[0]),
-    );
+    let carry = _mm512_add_epi64(_mm512_srli_epi64::<44>(low[0]), _mm512_slli_epi64::<8>(high[0]));
     low[1] = _mm512_add_epi64(low[1], carry);
-    let carry = _mm512_add_epi64(
-        _mm512_srli_epi64::<44>(low[1]),
-        _mm512_slli_epi64::<8>(high[1]),
-    );
+    let carry = _mm512_add_epi64(_mm512_srli_epi64::<44>(low[1]), _mm512_slli_epi64::<8>(high[1]));
     low[2] = _mm512_add_epi64(low[2], carry);
-    let carry = _mm512_add_epi64(
-        _mm512_srli_epi64::<42>(low[2]),
-        _mm512_slli_epi64::<10>(high[2]),
-    );
+    let carry = _mm512_add_epi64(_mm512_srli_epi64::<42>(low[2]), _mm512_slli_epi64::<10>(high[2]));
     let carry_times_5 = _mm512_add_epi64(carry, _mm512_slli_epi64::<2>(carry));
     let lowest = _mm512_add_epi64(_mm512_and_si512(low[0], mask), carry_times_5);
     [
         _mm512_and_si512(lowest, mask),
-        _mm512_add_epi64(
-            _mm512_and_si512(low[1], mask),
-            _mm512_srli_epi64::<44>(lowest),
-        ),
+        _mm512_add_epi64(_mm512_and_si512(low[1], mask), _mm512_srli_epi64::<44>(lowest)),
         _mm512_and_si512(low[2], top_mask),
     ]
 }
 
 fn limbs(number: u128) -> Number {
-    [
-        number as u64 & LIMB_MASK,
-        (number >> 44) as u64 & LIMB_MASK,
-        (number >> 88) as u64,
-    ]
+    [number as u64 & LIMB_MASK, (number >> 44) as u64 & LIMB_MASK, (number >> 88) as u64]
 }
 
 fn add(a: Number, b: Number) -> Number {
@@ -211,11 +175,7 @@ fn carry(wide: [u128; 3]) -> Number {
     let middle = wide[1] + (wide[0] >> 44);
     let top = wide[2] + (middle >> 44);
     let lowest = (wide[0] as u64 & LIMB_MASK) + (top >> 42) as u64 * 5;
-    [
-        lowest & LIMB_MASK,
-        (middle as u64 & LIMB_MASK) + (lowest >> 44),
-        top as u64 & TOP_LIMB_MASK,
-    ]
+    [lowest & LIMB_MASK, (middle as u64 & LIMB_MASK) + (lowest >> 44), top as u64 & TOP_LIMB_MASK]
 }
 
 /// The lower 128 bits of the least number that `number` is modulo 2^130 - 5.
@@ -227,11 +187,7 @@ fn low_128_bits(number: Number) -> u128 {
     let plus_a = a + 5;
     let plus_b = b + (plus_a >> 44);
     let plus_c = c + (plus_b >> 44);
-    let subtracted = joined(
-        plus_a & LIMB_MASK,
-        plus_b & LIMB_MASK,
-        plus_c & TOP_LIMB_MASK,
-    );
+    let subtracted = joined(plus_a & LIMB_MASK, plus_b & LIMB_MASK, plus_c & TOP_LIMB_MASK);
     let is_larger = u128::from(plus_c >> 42).wrapping_neg();
     (subtracted & is_larger) | (joined(a, b, c) & !is_larger)
 }
@@ -244,9 +200,7 @@ mod tests {
 
     fn library(r: &[u8; 16], pad: &[u8; 16], data: &[u8]) -> [u8; 16] {
         let key: [u8; 32] = [*r, *pad].concat().try_into().unwrap();
-        poly1305::Poly1305::new((&key).into())
-            .compute_unpadded(data)
-            .into()
+        poly1305::Poly1305::new((&key).into()).compute_unpadded(data).into()
     }
 
     fn random<const N: usize>() -> [u8; N] {
@@ -258,12 +212,7 @@ mod tests {
     /// None on a processor without the instructions: there this code never runs, and the library is what is used.
     fn assert_like_library(r: [u8; 16], pad: [u8; 16], data: &[u8]) -> Option<()> {
         let code = Poly1305::new(&r)?.mac(&pad, data);
-        assert_eq!(
-            code,
-            library(&r, &pad, data),
-            "r {r:x?}, pad {pad:x?}, {} bytes",
-            data.len()
-        );
+        assert_eq!(code, library(&r, &pad, data), "r {r:x?}, pad {pad:x?}, {} bytes", data.len());
         Some(())
     }
 
