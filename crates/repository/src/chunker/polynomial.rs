@@ -74,7 +74,7 @@ impl Polynomial {
     /// Rabin's test (Probabilistic Algorithms in Finite Fields, 1980): x^(2^53) - x is the product of all irreducible
     /// polynomials whose degree divides 53. As 53 is prime, what divides it and has no linear factor is irreducible.
     fn is_irreducible(self) -> bool {
-        let has_linear_factor = self.0 & 1 == 0 || self.0.count_ones() % 2 == 0;
+        let has_linear_factor = self.0 & 1 == 0 || self.0.count_ones().is_multiple_of(2);
         let x = 2;
         !has_linear_factor && (0..DEGREE).fold(x, |power, _| self.square(power)) == x
     }

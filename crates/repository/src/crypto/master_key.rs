@@ -2,8 +2,8 @@
 use std::fmt;
 
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::constant_time;
 use aws_lc_rs::iv::FixedLength;
-use aws_lc_rs::{constant_time, rand};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use poly1305::Poly1305;
@@ -11,7 +11,9 @@ use poly1305::universal_hash::KeyInit;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{Error, IV_BYTES, MAC_BYTES};
+#[cfg(target_arch = "x86_64")]
+use super::poly1305_ifma;
+use super::{Error, IV_BYTES, MAC_BYTES, fill_random};
 
 const ENCRYPT_BYTES: usize = 32;
 const MAC_K_BYTES: usize = 16;
@@ -26,6 +28,9 @@ pub struct MasterKey {
     encrypt: EncryptingKey,
     /// AES-128 of single blocks, with `mac.k`.
     mac_k: EncryptingKey,
+    /// Poly1305 with `mac.r`, where the processor has the instructions for it.
+    #[cfg(target_arch = "x86_64")]
+    vector_mac: Option<poly1305_ifma::Poly1305>,
 }
 
 /// The master key as restic writes it, in base64. The buffers are cleared when dropped.
@@ -45,7 +50,7 @@ impl MasterKey {
     /// A new key from the operating system's randomness.
     pub fn random() -> MasterKey {
         let mut secrets = Zeroizing::new([0; SECRET_BYTES]);
-        rand::fill(secrets.as_mut_slice()).expect("the operating system provides randomness");
+        fill_random(secrets.as_mut_slice());
         MasterKey::new(secrets)
     }
 
@@ -57,8 +62,18 @@ impl MasterKey {
         MasterKey {
             encrypt: encrypt.expect("AES-256 takes any 32 bytes"),
             mac_k: mac_k.expect("AES-128 takes any 16 bytes"),
+            #[cfg(target_arch = "x86_64")]
+            vector_mac: poly1305_ifma::Poly1305::new(secrets.last_chunk().expect("mac.r comes last")),
             secrets,
         }
+    }
+
+    /// As it works on processors without the vector instructions.
+    #[cfg(test)]
+    pub(super) fn portable(mut self) -> MasterKey {
+        #[cfg(target_arch = "x86_64")]
+        self.vector_mac.take();
+        self
     }
 
     /// Reads restic's JSON, the plaintext of a key file's `data`.
@@ -66,15 +81,14 @@ impl MasterKey {
     /// # Errors
     /// [`Error::NoMasterKey`] if it is something else, [`Error::EmptyMasterKey`] if a part of it is zero.
     pub fn from_json(json: &[u8]) -> Result<MasterKey, Error> {
-        let json: Json = serde_json::from_slice(json).map_err(Error::NoMasterKey)?;
+        let json: Json = serde_json::from_slice(json).map_err(|_| Error::NoMasterKey)?;
         let mut secrets = Zeroizing::new([0; SECRET_BYTES]);
         let (encrypt, mac) = secrets.split_at_mut(ENCRYPT_BYTES);
         let (mac_k, mac_r) = mac.split_at_mut(MAC_K_BYTES);
         for (part, text) in [(encrypt, &json.encrypt), (mac_k, &json.mac.k), (mac_r, &json.mac.r)] {
             let length = part.len();
             if BASE64_STANDARD.decode_slice(text, part).ok() != Some(length) {
-                let problem = format!("a part of the key is not the base64 of {length} bytes");
-                return Err(Error::NoMasterKey(serde::de::Error::custom(problem)));
+                return Err(Error::NoMasterKey);
             }
             if part.iter().all(|byte| *byte == 0) {
                 return Err(Error::EmptyMasterKey);
@@ -136,11 +150,16 @@ impl MasterKey {
 
     /// Poly1305-AES: the one-time key is r and the IV encrypted with k. Poly1305 itself masks r.
     fn mac(&self, iv: &[u8; IV_BYTES], text: &[u8]) -> [u8; MAC_BYTES] {
+        let mut pad = Zeroizing::new(*iv);
+        let encrypted = self.mac_k.less_safe_encrypt(pad.as_mut_slice(), EncryptionContext::None);
+        encrypted.expect("AES takes one whole block");
+        #[cfg(target_arch = "x86_64")]
+        if let Some(poly1305) = &self.vector_mac {
+            return poly1305.mac(&pad, text);
+        }
         let mut one_time_key = Zeroizing::new([0; MAC_R_BYTES + IV_BYTES]);
-        let (r, pad) = one_time_key.split_at_mut(MAC_R_BYTES);
-        r.copy_from_slice(&self.secrets[ENCRYPT_BYTES + MAC_K_BYTES..]);
-        pad.copy_from_slice(iv);
-        self.mac_k.less_safe_encrypt(pad, EncryptionContext::None).expect("one whole block");
+        one_time_key[..MAC_R_BYTES].copy_from_slice(&self.secrets[ENCRYPT_BYTES + MAC_K_BYTES..]);
+        one_time_key[MAC_R_BYTES..].copy_from_slice(pad.as_slice());
         Poly1305::new((&*one_time_key).into()).compute_unpadded(text).into()
     }
 }
@@ -154,7 +173,7 @@ impl fmt::Debug for MasterKey {
 fn random_iv() -> [u8; IV_BYTES] {
     let mut iv = [0; IV_BYTES];
     while iv == [0; IV_BYTES] {
-        rand::fill(&mut iv).expect("the operating system provides randomness");
+        fill_random(&mut iv);
     }
     iv
 }

@@ -6,6 +6,8 @@
 //! Does not know what the bytes are, nor where they are stored.
 mod key_file;
 mod master_key;
+#[cfg(target_arch = "x86_64")]
+mod poly1305_ifma;
 
 pub use key_file::KeyFile;
 pub use master_key::MasterKey;
@@ -50,9 +52,9 @@ pub enum Error {
     /// The salt has another length than restic's 64 bytes.
     #[error("the key file's salt has {0} bytes instead of 64")]
     Salt(usize),
-    /// The password is right, but what it opens is no master key.
+    /// The password is right, but what it opens is no master key. Says no more, so as not to show a part of it.
     #[error("the key file does not contain a master key")]
-    NoMasterKey(#[source] serde_json::Error),
+    NoMasterKey,
     /// The master key in the file is all zeros.
     #[error("the key file's master key is empty")]
     EmptyMasterKey,
@@ -62,3 +64,6 @@ pub enum Error {
 pub fn fill_random(bytes: &mut [u8]) {
     aws_lc_rs::rand::fill(bytes).expect("the operating system provides randomness");
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,10 +15,6 @@ use crate::id::Id;
 /// A SHA-256 that is fed piece by piece.
 pub struct Sha256(Implementation);
 
-#[cfg_attr(
-    target_arch = "x86_64",
-    expect(clippy::large_enum_variant, reason = "few exist at a time, none is moved in a loop")
-)]
 enum Implementation {
     #[cfg(target_arch = "x86_64")]
     ShaNi(sha_ni::Sha256),

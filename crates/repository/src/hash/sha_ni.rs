@@ -35,6 +35,7 @@ fn available() -> bool {
 /// # Safety
 /// The processor has the instructions ([`available`]), and each pointer has `blocks` * 64 readable bytes.
 #[target_feature(enable = "sha,ssse3,sse4.1")]
+#[expect(clippy::needless_range_loop, reason = "one index for several arrays")]
 unsafe fn compress<const LANES: usize>(states: &mut [State; LANES], data: [*const u8; LANES], blocks: usize) {
     let zero = _mm_setzero_si128();
     let big_endian = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
@@ -52,24 +53,33 @@ unsafe fn compress<const LANES: usize>(states: &mut [State; LANES], data: [*cons
     for block in 0..blocks {
         let (abef_before, cdgh_before) = (abef, cdgh);
         let mut words = [[zero; 4]; LANES];
-        // Sixteen times four rounds; the lanes alternate, so that one works while the other waits for its result.
-        for four in 0..16 {
-            // SAFETY: the table has 16 * 4 words.
-            let constants = unsafe { _mm_loadu_si128(ROUND_CONSTANTS.as_ptr().add(four * 4).cast()) };
+        // Four rounds at a time; the lanes alternate, so that one works while the other waits for its result. The loops
+        // over four are short so that the compiler unrolls them, and the words stay in registers.
+        for i in 0..4 {
+            // SAFETY: the table has 16 times four words.
+            let constants = unsafe { _mm_loadu_si128(ROUND_CONSTANTS.as_ptr().add(i * 4).cast()) };
             for lane in 0..LANES {
-                let w = &mut words[lane];
-                if four < 4 {
-                    // SAFETY: the caller vouches for `blocks` blocks behind each pointer.
-                    let loaded = unsafe { _mm_loadu_si128(data[lane].add(block * BLOCK + four * 16).cast()) };
-                    w[four] = _mm_shuffle_epi8(loaded, big_endian);
-                } else {
-                    let (w16, w12, w8, w4) = (w[four % 4], w[(four + 1) % 4], w[(four + 2) % 4], w[(four + 3) % 4]);
-                    let sum = _mm_add_epi32(_mm_sha256msg1_epu32(w16, w12), _mm_alignr_epi8(w4, w8, 4));
-                    w[four % 4] = _mm_sha256msg2_epu32(sum, w4);
-                }
-                let input = _mm_add_epi32(w[four % 4], constants);
+                // SAFETY: the caller vouches for `blocks` blocks behind each pointer.
+                let loaded = unsafe { _mm_loadu_si128(data[lane].add(block * BLOCK + i * 16).cast()) };
+                words[lane][i] = _mm_shuffle_epi8(loaded, big_endian);
+                let input = _mm_add_epi32(words[lane][i], constants);
                 cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], input);
                 abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], _mm_shuffle_epi32(input, 0x0e));
+            }
+        }
+        for sixteen in 1..4 {
+            for i in 0..4 {
+                // SAFETY: the table has 16 times four words.
+                let constants = unsafe { _mm_loadu_si128(ROUND_CONSTANTS.as_ptr().add(sixteen * 16 + i * 4).cast()) };
+                for lane in 0..LANES {
+                    let w = &mut words[lane];
+                    let (w16, w12, w8, w4) = (w[i], w[(i + 1) % 4], w[(i + 2) % 4], w[(i + 3) % 4]);
+                    let sum = _mm_add_epi32(_mm_sha256msg1_epu32(w16, w12), _mm_alignr_epi8(w4, w8, 4));
+                    w[i] = _mm_sha256msg2_epu32(sum, w4);
+                    let input = _mm_add_epi32(w[i], constants);
+                    cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], input);
+                    abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], _mm_shuffle_epi32(input, 0x0e));
+                }
             }
         }
         for lane in 0..LANES {
