@@ -56,7 +56,7 @@ fn install_parts(notices: &mut Vec<String>) -> Result<()> {
     for part in &missing {
         notices.push(format!("{} ({}): {}", part.program, part.package, part.why));
     }
-    notices.push(format!("on Debian, install all of these with: {}", parts::install_line(&missing)));
+    eprintln!("xtask: on Debian, what is missing is installed with: {}", parts::install_line(&missing));
     Ok(())
 }
 
