@@ -1,1 +1,29 @@
-fn main() {}
+//! The binary `snapback`: arguments, output, exit codes. What it does is done by the crates below.
+
+mod args;
+mod commands;
+mod error;
+mod human;
+mod open;
+mod output;
+mod password;
+mod progress_bar;
+mod select;
+mod signals;
+mod sources;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Arguments;
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(&arguments.global);
+    match commands::run(&arguments, &output) {
+        Ok(code) => code,
+        Err(error) => error::report(&error, &output),
+    }
+}

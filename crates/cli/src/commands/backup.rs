@@ -1,0 +1,255 @@
+//! `snapback backup`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use backup::archive;
+use backup::attributes::Zone;
+use clap::Args;
+use repository::blob_writer::Destination;
+use repository::id::Id;
+use repository::record::BackupRecord;
+use repository::tree::Timestamp;
+
+use crate::args::Global;
+use crate::error::{Code, CommandError};
+use crate::human;
+use crate::open::{self, Session};
+use crate::output::Output;
+use crate::progress_bar::Meter;
+use crate::select::{self, Filter};
+use crate::signals;
+use crate::sources::{self, Scan};
+
+/// The totals are counted only for runs that last: counting takes a core from the work.
+const COUNT_AFTER: Duration = Duration::from_millis(500);
+
+/// Back up files and directories.
+#[derive(Args, Debug)]
+pub(crate) struct Command {
+    /// What to back up
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+
+    /// A word to find the backup by (may be repeated, or a list with commas)
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    tag: Vec<String>,
+
+    /// The host's name in the backup, instead of this machine's
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+
+    /// Leave out files larger than this, such as 500M
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
+    exclude_larger_than: Option<u64>,
+
+    /// Leave out what lies in directories with a CACHEDIR.TAG
+    #[arg(long)]
+    exclude_caches: bool,
+
+    /// Stay on the file systems of the paths
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+
+    /// Compare with this backup, instead of the newest of the same host and paths
+    #[arg(long, value_name = "BACKUP")]
+    parent: Option<String>,
+
+    /// Write nothing, only say what would be stored
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    let (paths, missing) = paths(command, output)?;
+    let session = Session::open(global, output)?;
+    let lock = if command.dry_run { session.lock_for_reading()? } else { Some(session.lock_shared()?) };
+    let start = open::now();
+    let started = Instant::now();
+    let host = command.host.clone().unwrap_or_else(|| session.holder.hostname.clone());
+    // Before the index: what a record refers to is then in the index for certain.
+    let records = select::all(&session.repository, output)?;
+    let names: Vec<String> = paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let parent = parent(command, &records, &host, &names, start)?;
+    signals::check()?;
+    let index = Arc::new(session.repository.load_index()?);
+    signals::check()?;
+
+    let destination = match lock.clone() {
+        Some(lock) if !command.dry_run => Destination::Repository(lock),
+        _ => Destination::Nowhere,
+    };
+    let mut outcome = {
+        let meter = Meter::start(output, "backing up");
+        let scan = Scan {
+            paths: paths.clone(),
+            exclude: None,
+            exclude_larger_than: command.exclude_larger_than,
+            one_file_system: command.one_file_system,
+        };
+        if meter.is_shown() {
+            let counts = Arc::clone(meter.counts());
+            // It ends by itself when the run does; without it there are no totals.
+            let _ = std::thread::Builder::new().name("scan".to_owned()).spawn(move || {
+                if !counts.wait(COUNT_AFTER) {
+                    scan.run(&counts);
+                }
+            });
+        }
+        let options = archive::Options {
+            paths,
+            exclude: None,
+            exclude_caches: command.exclude_caches,
+            exclude_larger_than: command.exclude_larger_than,
+            one_file_system: command.one_file_system,
+            parent: parent.map(|(_, record)| record.tree),
+            zone: Zone::new(jiff::tz::TimeZone::system()),
+            progress: &meter,
+        };
+        archive::archive(&session.repository, &index, destination, &options)?
+    };
+
+    outcome.summary.backup_start = start;
+    outcome.summary.backup_end = open::now();
+    let mut record = BackupRecord {
+        time: start,
+        parent: parent.map(|(id, _)| *id),
+        tree: outcome.tree.context("the run gave no root directory")?,
+        paths: names,
+        hostname: host,
+        username: session.holder.username.clone(),
+        uid: session.holder.uid,
+        gid: session.holder.gid,
+        excludes: Vec::new(),
+        tags: tags(&command.tag),
+        original: None,
+        program_version: concat!("snapback ", env!("CARGO_PKG_VERSION")).to_owned(),
+        summary: None,
+    };
+    record.set_summary(&outcome.summary);
+    let id = if command.dry_run { None } else { Some(session.repository.save_record(&record)?) };
+    drop(lock);
+
+    let errors = outcome.errors + missing;
+    let done = Done { id, parent: parent.map(|(id, _)| *id), record, outcome, errors, time: started.elapsed() };
+    done.show(output)?;
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { Code::Incomplete.into() })
+}
+
+/// Where the paths really are, and how many are not there.
+fn paths(command: &Command, output: &Output) -> Result<(Vec<PathBuf>, u64)> {
+    let mut found = Vec::new();
+    let mut errors = Vec::new();
+    for path in &command.paths {
+        match sources::resolve(path) {
+            Ok(resolved) => {
+                if resolved.is_symlink() {
+                    let path = path.display();
+                    output.warning(format_args!(
+                        "{path} is a link, and only the link is saved; {path}/ is what it points to"
+                    ));
+                }
+                if !found.contains(&resolved) {
+                    found.push(resolved);
+                }
+            }
+            Err(error) => errors.push((path, error)),
+        }
+    }
+    if found.is_empty()
+        && let Some((path, error)) = errors.first()
+    {
+        let error = CommandError::new(format!("cannot back up {}: {error}", path.display()));
+        return Err(error.hint("nothing was stored; check the path").into());
+    }
+    for (path, error) in &errors {
+        output.file_error(path, error);
+    }
+    Ok((found, errors.len() as u64))
+}
+
+fn parent<'r>(
+    command: &Command,
+    records: &'r [(Id, BackupRecord)],
+    host: &str,
+    paths: &[String],
+    before: Timestamp,
+) -> Result<Option<&'r (Id, BackupRecord)>> {
+    match &command.parent {
+        Some(text) => select::find(records, text, &Filter::default()).map(Some),
+        None => Ok(archive::find_parent(records, host, paths, before)),
+    }
+}
+
+/// In the order given, each once.
+fn tags(given: &[String]) -> Vec<String> {
+    let mut tags: Vec<String> = Vec::new();
+    for tag in given.iter().map(|tag| tag.trim()).filter(|tag| !tag.is_empty()) {
+        if !tags.iter().any(|known| known == tag) {
+            tags.push(tag.to_owned());
+        }
+    }
+    tags
+}
+
+/// What a run has done.
+struct Done {
+    id: Option<Id>,
+    parent: Option<Id>,
+    record: BackupRecord,
+    outcome: archive::Outcome,
+    errors: u64,
+    time: Duration,
+}
+
+impl Done {
+    fn show(&self, output: &Output) -> Result<()> {
+        let summary = &self.outcome.summary;
+        if output.json {
+            let mut document = serde_json::to_value(summary)?;
+            if let Some(fields) = document.as_object_mut() {
+                fields.insert("type".to_owned(), "summary".into());
+                fields.insert("id".to_owned(), serde_json::to_value(self.id)?);
+                fields.insert("parent".to_owned(), serde_json::to_value(self.parent)?);
+                fields.insert("dry_run".to_owned(), self.id.is_none().into());
+                fields.insert("errors".to_owned(), self.errors.into());
+                fields.insert("seconds".to_owned(), self.time.as_secs_f64().into());
+            }
+            output.json(&document)?;
+            return Ok(());
+        }
+        if output.quiet {
+            return Ok(());
+        }
+        let rate = summary.total_bytes_processed as f64 / self.time.as_secs_f64().max(1e-3);
+        output.line(format_args!(
+            "{} of {}: {}, {} in {} ({}/s)",
+            self.id.map_or_else(|| "a backup".to_owned(), |id| format!("backup {}", id.short())),
+            self.record.paths.join(", "),
+            human::counted(summary.total_files_processed, "file"),
+            human::size(summary.total_bytes_processed),
+            human::duration(self.time),
+            human::size(rate as u64),
+        ))?;
+        output.line(format_args!(
+            "  files    {} new, {} changed, {} unchanged",
+            human::count(summary.files_new),
+            human::count(summary.files_changed),
+            human::count(summary.files_unmodified),
+        ))?;
+        output.line(format_args!(
+            "  {}   {}, {} after compression",
+            if self.id.is_some() { "stored" } else { "would store" },
+            human::size(summary.data_added),
+            human::size(summary.data_added_packed),
+        ))?;
+        if self.errors > 0 {
+            let count = human::counted(self.errors, "file");
+            output.warning(format_args!("{count} could not be read and are not in the backup as they should be"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! `snapback restore`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use backup::restore::{self, Outcome, Overwrite};
+use clap::{Args, ValueEnum};
+
+use crate::args::Global;
+use crate::error::Code;
+use crate::human;
+use crate::open::Session;
+use crate::output::Output;
+use crate::progress_bar::Meter;
+use crate::select::{self, Filter};
+
+/// Bring files back from a backup; the full path is laid below the target.
+#[derive(Args, Debug)]
+pub(crate) struct Command {
+    /// Which backup, and which file or directory of it
+    #[arg(value_name = "BACKUP[:PATH]")]
+    backup: String,
+
+    /// Below which directory; `/` brings everything back to where it was
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+
+    /// Remove what the backup does not have from the directories that are restored
+    #[arg(long)]
+    delete: bool,
+
+    /// What to do with files that exist
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = OverwriteMode::Always)]
+    overwrite: OverwriteMode,
+
+    /// Write nothing, only say what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Read everything back afterwards, and compare
+    #[arg(long)]
+    verify: bool,
+
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OverwriteMode {
+    /// Make them as in the backup; only what differs is read and written
+    Always,
+    /// The same, but where size and time agree nothing is compared
+    IfChanged,
+    /// Only where the backup's is newer
+    IfNewer,
+    /// Leave them
+    Never,
+}
+
+impl From<OverwriteMode> for Overwrite {
+    fn from(mode: OverwriteMode) -> Self {
+        match mode {
+            OverwriteMode::Always => Overwrite::Always,
+            OverwriteMode::IfChanged => Overwrite::IfChanged,
+            OverwriteMode::IfNewer => Overwrite::IfNewer,
+            OverwriteMode::Never => Overwrite::Never,
+        }
+    }
+}
+
+pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    let (backup, path) = select::split_path(&command.backup);
+    let target = target(&command.to)?;
+    let session = Session::open(global, output)?;
+    let _lock = session.lock_for_reading()?;
+    let records = select::all(&session.repository, output)?;
+    let (id, record) = select::find(&records, backup, &command.filter)?;
+    let index = session.repository.load_index()?;
+    let started = Instant::now();
+    let outcome = {
+        let meter = Meter::start(output, "restoring");
+        let options = restore::Options {
+            path: path.map(PathBuf::from),
+            include: None,
+            exclude: None,
+            delete: command.delete,
+            overwrite: command.overwrite.into(),
+            dry_run: command.dry_run,
+            verify: command.verify,
+            progress: &meter,
+        };
+        restore::restore(&session.repository, &index, record.tree, &target, &options)?
+    };
+    let time = started.elapsed();
+    if output.json {
+        output.json(&serde_json::json!({
+            "type": "summary",
+            "id": id,
+            "target": target.display().to_string(),
+            "dry_run": command.dry_run,
+            "files_restored": outcome.files_restored,
+            "files_unchanged": outcome.files_unchanged,
+            "others": outcome.others,
+            "deleted": outcome.deleted,
+            "bytes_total": outcome.bytes_total,
+            "bytes_written": outcome.bytes_written,
+            "errors": outcome.errors,
+            "verified": outcome.verified,
+            "seconds": time.as_secs_f64(),
+        }))?;
+    } else if !output.quiet {
+        show(command, &outcome, &id.short(), &target, time, output)?;
+    }
+    Ok(if outcome.errors == 0 { ExitCode::SUCCESS } else { Code::Failed.into() })
+}
+
+/// An absolute path, so that messages say where things lie.
+fn target(to: &Path) -> Result<PathBuf> {
+    let directory = std::env::current_dir().context("the working directory is gone")?;
+    Ok(directory.join(to))
+}
+
+fn show(
+    command: &Command,
+    outcome: &Outcome,
+    id: &str,
+    target: &Path,
+    time: std::time::Duration,
+    output: &Output,
+) -> Result<()> {
+    let verb = if command.dry_run { "would restore" } else { "restored" };
+    output.line(format_args!(
+        "{verb} backup {id} to {}: {}, {} in {}",
+        target.display(),
+        human::counted(outcome.files_restored + outcome.files_unchanged, "file"),
+        human::size(outcome.bytes_total),
+        human::duration(time),
+    ))?;
+    output.line(format_args!(
+        "  files    {} written, {} were as in the backup; {} written",
+        human::count(outcome.files_restored),
+        human::count(outcome.files_unchanged),
+        human::size(outcome.bytes_written),
+    ))?;
+    if command.delete {
+        output.line(format_args!("  deleted  {}", human::count(outcome.deleted)))?;
+    }
+    if command.verify {
+        output.line(format_args!("  verified {}", human::counted(outcome.verified, "file")))?;
+    }
+    if outcome.errors > 0 {
+        output.warning(format_args!("{} could not be restored", human::counted(outcome.errors, "file")));
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! What the user sees: results on stdout, everything else on stderr, colours only on a terminal.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Mutex;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::args::Global;
+
+const RED: &str = "\x1b[1;31m";
+const YELLOW: &str = "\x1b[1;33m";
+const BLUE: &str = "\x1b[34m";
+const DIM: &str = "\x1b[2m";
+const RESET: &str = "\x1b[0m";
+
+/// Where results and messages go.
+pub(crate) struct Output {
+    /// Results are JSON.
+    pub(crate) json: bool,
+    /// Only results and errors.
+    pub(crate) quiet: bool,
+    /// More of everything.
+    pub(crate) verbose: bool,
+    colors: bool,
+    /// A bar that must step aside for a message.
+    bar: Mutex<Option<indicatif::ProgressBar>>,
+}
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Self {
+        let wanted = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+        Output {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            colors: wanted,
+            bar: Mutex::default(),
+        }
+    }
+
+    /// Whether a progress bar would be seen.
+    pub(crate) fn wants_bar(&self) -> bool {
+        !self.json && !self.quiet && io::stderr().is_terminal()
+    }
+
+    /// Messages are printed above the bar as long as there is one.
+    pub(crate) fn set_bar(&self, bar: Option<indicatif::ProgressBar>) {
+        *self.bar.lock().expect("no panic while the bar is held") = bar;
+    }
+
+    fn to_stderr(&self, text: &str) {
+        let bar = self.bar.lock().expect("no panic while the bar is held").clone();
+        // Nothing can be told to somebody who closed stderr.
+        let print = || drop(writeln!(io::stderr().lock(), "{text}"));
+        match bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn colored(&self, color: &str, text: &str) -> String {
+        if self.colors { format!("{color}{text}{RESET}") } else { text.to_owned() }
+    }
+
+    /// Something good to know; not with `-q` or `--json`.
+    pub(crate) fn message(&self, text: impl Display) {
+        if !self.quiet && !self.json {
+            self.to_stderr(&text.to_string());
+        }
+    }
+
+    /// Only with `-v`.
+    pub(crate) fn detail(&self, text: impl Display) {
+        if self.verbose && !self.json {
+            self.to_stderr(&self.colored(DIM, &text.to_string()));
+        }
+    }
+
+    /// Something to look at that stops nothing.
+    pub(crate) fn warning(&self, text: impl Display) {
+        let text = text.to_string();
+        if self.json {
+            self.to_stderr(&document(&serde_json::json!({ "type": "warning", "message": text })));
+        } else {
+            self.to_stderr(&format!("{} {text}", self.colored(YELLOW, "warning:")));
+        }
+    }
+
+    /// One file that could not be dealt with; the run goes on.
+    pub(crate) fn file_error(&self, path: &std::path::Path, error: &dyn Display) {
+        let path = path.display();
+        if self.json {
+            let (path, error) = (path.to_string(), error.to_string());
+            self.to_stderr(&document(&serde_json::json!({ "type": "file_error", "path": path, "message": error })));
+        } else {
+            self.to_stderr(&format!("{} {path}: {error}", self.colored(RED, "error:")));
+        }
+    }
+
+    /// Why the command failed.
+    pub(crate) fn error(&self, text: &str, hint: Option<&str>, code: u8) {
+        self.set_bar(None);
+        if self.json {
+            let document_ = serde_json::json!({ "type": "error", "code": code, "message": text, "hint": hint });
+            self.to_stderr(&document(&document_));
+            return;
+        }
+        self.to_stderr(&format!("{} {text}", self.colored(RED, "error:")));
+        if let Some(hint) = hint {
+            self.to_stderr(&format!("  {} {hint}", self.colored(BLUE, "try:")));
+        }
+    }
+
+    /// A line of the result.
+    pub(crate) fn line(&self, text: impl Display) -> io::Result<()> {
+        writeln!(io::stdout().lock(), "{text}")
+    }
+
+    /// The result as one JSON document on one line.
+    pub(crate) fn json(&self, value: &impl Serialize) -> io::Result<()> {
+        self.line(document(value))
+    }
+
+    /// A table as wide as the terminal; as wide as it needs where there is none.
+    pub(crate) fn table(&self, columns: &[Column], rows: Vec<Vec<String>>) -> io::Result<()> {
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(columns.iter().map(|column| column.title));
+        for row in rows {
+            table.add_row(row);
+        }
+        for (number, column) in columns.iter().enumerate() {
+            let Some(shown) = table.column_mut(number) else { continue };
+            shown.set_padding((0, 2));
+            if column.numeric {
+                shown.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        let text = table.to_string();
+        for line in text.lines() {
+            self.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A column of a table.
+pub(crate) struct Column {
+    title: &'static str,
+    numeric: bool,
+}
+
+/// A column of words.
+pub(crate) const fn words(title: &'static str) -> Column {
+    Column { title, numeric: false }
+}
+
+/// A column of numbers, aligned right.
+pub(crate) const fn numbers(title: &'static str) -> Column {
+    Column { title, numeric: true }
+}
+
+fn document(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("our own documents are always JSON")
+}

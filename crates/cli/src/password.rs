@@ -1,0 +1,210 @@
+//! Where the password comes from: a file, a command, the environment, or the terminal. Never the arguments, which
+//! every user of the machine can read.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use crate::args::Global;
+use crate::error::CommandError;
+
+/// The environment's.
+const VARIABLE: &str = "SNAPBACK_PASSWORD";
+
+/// A password's bytes, wiped when dropped.
+pub(crate) type Password = Zeroizing<Vec<u8>>;
+
+/// Where to look for a password before the terminal is asked.
+pub(crate) struct Sources<'a> {
+    pub(crate) file: Option<&'a Path>,
+    pub(crate) command: Option<&'a str>,
+    pub(crate) variable: Option<&'a str>,
+}
+
+impl<'a> Sources<'a> {
+    /// Those of the repository in use.
+    pub(crate) fn of(global: &'a Global) -> Self {
+        Sources {
+            file: global.password_file.as_deref(),
+            command: global.password_command.as_deref(),
+            variable: Some(VARIABLE),
+        }
+    }
+
+    /// The password of an existing repository.
+    pub(crate) fn get(&self, what: &str) -> Result<Password> {
+        match self.given()? {
+            Some(password) => Ok(password),
+            None => ask(&format!("password for {what}: ")),
+        }
+    }
+
+    /// A password to be set: asked twice on a terminal, and never empty.
+    pub(crate) fn choose(&self, what: &str) -> Result<Password> {
+        let password = match self.given()? {
+            Some(password) => password,
+            None => {
+                let password = ask(&format!("new password for {what}: "))?;
+                if ask("the same again: ")? != password {
+                    return Err(CommandError::new("the two passwords differ")
+                        .hint("nothing was changed; run it again")
+                        .into());
+                }
+                password
+            }
+        };
+        if password.is_empty() {
+            return Err(CommandError::new("the password is empty").hint("choose one that nobody can guess").into());
+        }
+        Ok(password)
+    }
+
+    fn given(&self) -> Result<Option<Password>> {
+        if let Some(file) = self.file {
+            return from_file(file).map(Some);
+        }
+        if let Some(command) = self.command {
+            return from_command(command).map(Some);
+        }
+        let value = self.variable.and_then(std::env::var_os);
+        Ok(value.map(|value| Zeroizing::new(std::os::unix::ffi::OsStringExt::into_vec(value))))
+    }
+}
+
+fn from_file(path: &Path) -> Result<Password> {
+    let read = || -> std::io::Result<Password> {
+        let mut file = std::fs::File::open(path)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+        // A wrong name should not fill the memory.
+        std::io::Read::by_ref(&mut file).take(64 << 10).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().with_context(|| format!("cannot read the password file {}", path.display()))?;
+    Ok(without_newline(bytes))
+}
+
+fn from_command(line: &str) -> Result<Password> {
+    let wrong = |reason: &str| CommandError::usage(format!("--password-command {line:?}: {reason}"));
+    let words = split_words(line).ok_or_else(|| wrong("a quote is not closed"))?;
+    let (program, arguments) = words.split_first().ok_or_else(|| wrong("it is empty"))?;
+    // Its prompts and complaints are for the user.
+    let output = Command::new(program)
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run the password command {program:?}"))?;
+    let bytes = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(CommandError::new(format!("the password command {program:?} ended with {}", output.status)).into());
+    }
+    Ok(without_newline(bytes))
+}
+
+fn without_newline(mut bytes: Password) -> Password {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    bytes
+}
+
+/// Splits a line into words as a shell does, with quotes and backslashes, but expands nothing.
+fn split_words(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        match (quote, letter) {
+            (Some(open), _) if letter == open => quote = None,
+            (Some('\''), _) => word.get_or_insert_default().push(letter),
+            (_, '\\') => word.get_or_insert_default().push(letters.next()?),
+            (Some(_), _) => word.get_or_insert_default().push(letter),
+            (None, '\'' | '"') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (None, _) if letter.is_whitespace() => words.extend(word.take()),
+            (None, _) => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+/// Asks on the terminal, without showing what is typed.
+fn ask(prompt: &str) -> Result<Password> {
+    let no_terminal = || {
+        CommandError::new("a password is needed, and there is no terminal to ask on")
+            .hint("give --password-file, --password-command or SNAPBACK_PASSWORD")
+    };
+    if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
+        return Err(no_terminal().into());
+    }
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
+    let mut terminal = opened.map_err(|_| no_terminal())?;
+    terminal.write_all(prompt.as_bytes())?;
+    let before = tcgetattr(&terminal)?;
+    let mut quiet: Termios = before.clone();
+    // Without signals from keys too: Ctrl-C must not leave a terminal that shows nothing.
+    quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
+    quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
+    tcsetattr(&terminal, OptionalActions::Flush, &quiet)?;
+    let line = read_line(&mut terminal);
+    let restored = tcsetattr(&terminal, OptionalActions::Now, &before);
+    terminal.write_all(b"\n")?;
+    restored?;
+    line
+}
+
+fn read_line(terminal: &mut std::fs::File) -> Result<Password> {
+    let mut line = Zeroizing::new(Vec::with_capacity(256));
+    let mut key = Zeroizing::new([0]);
+    loop {
+        if terminal.read(&mut *key)? == 0 {
+            return Ok(line);
+        }
+        match key[0] {
+            b'\r' | b'\n' => return Ok(line),
+            // Ctrl-C, and Ctrl-D on an empty line.
+            3 => return Err(repository::Error::Cancelled.into()),
+            4 if line.is_empty() => return Err(repository::Error::Cancelled.into()),
+            // Backspace: a whole UTF-8 character.
+            8 | 127 => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+            // Ctrl-U.
+            21 => line.clear(),
+            byte => line.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_split_like_a_shell_does() {
+        let split = |line| split_words(line).map(|words| words.join("|"));
+        assert_eq!(split("pass show backup").as_deref(), Some("pass|show|backup"));
+        assert_eq!(split(r#"cat '/a b' "c\"d" e\ f ''"#).as_deref(), Some(r#"cat|/a b|c"d|e f|"#));
+        assert_eq!(split("  ").as_deref(), Some(""));
+        assert_eq!(split("echo 'a"), None);
+        assert_eq!(split("echo \\"), None);
+    }
+
+    #[test]
+    fn only_one_newline_at_the_end_is_not_part_of_the_password() {
+        let trimmed = |text: &str| without_newline(Zeroizing::new(text.into())).to_vec();
+        assert_eq!(trimmed("a b \n"), b"a b ");
+        assert_eq!(trimmed("a\r\n"), b"a");
+        assert_eq!(trimmed("a\n\n"), b"a\n");
+        assert_eq!(trimmed(""), b"");
+    }
+}

@@ -1,0 +1,48 @@
+//! Ctrl-C and `kill`: the first asks the run to end at its next step, so that it leaves no lock; the second ends it
+//! at once.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+struct Asked {
+    to_end: Arc<AtomicBool>,
+    by: Arc<AtomicUsize>,
+}
+
+static ASKED: OnceLock<Asked> = OnceLock::new();
+
+/// From here on a signal asks instead of killing. Called once something could be left behind.
+pub(crate) fn watch() {
+    ASKED.get_or_init(|| {
+        let asked = Asked { to_end: Arc::default(), by: Arc::default() };
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds the flag still down, and the second one finds it up.
+            let registered = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked.to_end))
+                .and_then(|_| flag::register_usize(signal, Arc::clone(&asked.by), signal as usize))
+                .and_then(|_| flag::register(signal, Arc::clone(&asked.to_end)));
+            // Without a handler the signal kills, and the lock goes stale: nothing worse.
+            drop(registered);
+        }
+        asked
+    });
+}
+
+/// Whether the run should end.
+pub(crate) fn is_cancelled() -> bool {
+    ASKED.get().is_some_and(|asked| asked.to_end.load(Ordering::Relaxed))
+}
+
+/// An error if the run should end. Between the steps of a command.
+pub(crate) fn check() -> Result<(), repository::Error> {
+    if is_cancelled() { Err(repository::Error::Cancelled) } else { Ok(()) }
+}
+
+/// 128 and the signal's number, as shells have it: 130 for Ctrl-C.
+pub(crate) fn exit_code() -> u8 {
+    let signal = ASKED.get().map_or(0, |asked| asked.by.load(Ordering::Relaxed));
+    u8::try_from(128 + if signal == 0 { SIGINT as usize } else { signal }).unwrap_or(130)
+}
