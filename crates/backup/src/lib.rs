@@ -6,4 +6,5 @@ pub mod archive;
 pub mod attributes;
 pub mod exclude;
 pub mod progress;
+pub mod read;
 pub mod restore;

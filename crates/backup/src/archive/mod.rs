@@ -11,6 +11,7 @@ mod file;
 mod gather;
 mod queue;
 mod run;
+mod stream;
 mod targets;
 mod worker;
 
@@ -33,6 +34,7 @@ use directory::{Directory, DirectoryJob};
 use run::Run;
 use worker::Worker;
 
+pub use stream::{StreamError, StreamOptions, archive_stream};
 pub use targets::absolute;
 
 /// What to back up, and how.
