@@ -71,13 +71,30 @@ pub(crate) struct Global {
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create and maintain the repository
-    #[command(subcommand, arg_required_else_help = true)]
-    Repo(commands::repo::Command),
     /// Back up files and directories
     Backup(commands::backup::Command),
     /// List the backups
     List(commands::list::Command),
+    /// List the files of a backup
+    Ls(commands::ls::Command),
+    /// Find files in all backups
+    Find(commands::find::Command),
+    /// Show what differs between two backups
+    Diff(commands::diff::Command),
+    /// Print a file of a backup, or a directory as tar
+    Cat(commands::cat::Command),
     /// Bring files back from a backup
     Restore(commands::restore::Command),
+    /// Change the tags of backups
+    Tag(commands::tag::Command),
+    /// Remove backups by rules
+    Forget(commands::forget::Command),
+    /// Create and maintain the repository
+    #[command(subcommand, arg_required_else_help = true)]
+    Repo(commands::repo::Command),
+    /// Print the completions of a shell
+    Completions(commands::completions::Command),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(commands::man::Command),
 }

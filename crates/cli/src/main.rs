@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod entry;
 mod error;
 mod human;
 mod open;
@@ -11,6 +12,7 @@ mod progress_bar;
 mod select;
 mod signals;
 mod sources;
+mod suggest;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,9 @@
 //! What the user sees: results on stdout, everything else on stderr, colours only on a terminal.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Mutex;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
@@ -89,10 +91,10 @@ impl Output {
     }
 
     /// One file that could not be dealt with; the run goes on.
-    pub(crate) fn file_error(&self, path: &std::path::Path, error: &dyn Display) {
-        let path = path.display();
+    pub(crate) fn file_error(&self, path: &Path, error: &dyn Display) {
+        let path = printable(path);
         if self.json {
-            let (path, error) = (path.to_string(), error.to_string());
+            let error = error.to_string();
             self.to_stderr(&document(&serde_json::json!({ "type": "file_error", "path": path, "message": error })));
         } else {
             self.to_stderr(&format!("{} {path}: {error}", self.colored(RED, "error:")));
@@ -121,6 +123,13 @@ impl Output {
     /// The result as one JSON document on one line.
     pub(crate) fn json(&self, value: &impl Serialize) -> io::Result<()> {
         self.line(document(value))
+    }
+
+    /// For results of many lines.
+    pub(crate) fn lines(&self) -> Lines<'_> {
+        let stdout = io::stdout();
+        let escape = stdout.is_terminal();
+        Lines { output: self, stdout: BufWriter::new(stdout.lock()), escape, begun: false }
     }
 
     /// A table as wide as the terminal; as wide as it needs where there is none.
@@ -161,6 +170,61 @@ pub(crate) const fn words(title: &'static str) -> Column {
 /// A column of numbers, aligned right.
 pub(crate) const fn numbers(title: &'static str) -> Column {
     Column { title, numeric: true }
+}
+
+/// Many lines of results. JSON objects become one array.
+pub(crate) struct Lines<'a> {
+    output: &'a Output,
+    stdout: BufWriter<StdoutLock<'static>>,
+    /// Control characters in names could take over a terminal.
+    escape: bool,
+    begun: bool,
+}
+
+impl Lines<'_> {
+    /// A line with a path in it. Into a pipe, its bytes as they are.
+    pub(crate) fn path(&mut self, before: &str, path: &Path, after: &str) -> io::Result<()> {
+        self.stdout.write_all(before.as_bytes())?;
+        if self.escape {
+            self.stdout.write_all(printable(path).as_bytes())?;
+        } else {
+            self.stdout.write_all(path.as_os_str().as_bytes())?;
+        }
+        writeln!(self.stdout, "{after}")
+    }
+
+    /// A line without a path.
+    pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.stdout, "{text}")
+    }
+
+    /// The next object of the array.
+    pub(crate) fn object(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let before = if self.begun { ",\n" } else { "[\n" };
+        self.begun = true;
+        write!(self.stdout, "{before}{}", document(value))
+    }
+
+    /// Writes what is left. Without it, the last lines may be lost.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        if self.output.json {
+            writeln!(self.stdout, "{}", if self.begun { "\n]" } else { "[]" })?;
+        }
+        self.stdout.flush()
+    }
+}
+
+/// A path without anything that a terminal would obey.
+pub(crate) fn printable(path: &Path) -> String {
+    let mut text = String::new();
+    for letter in path.to_string_lossy().chars() {
+        if letter.is_control() {
+            text.extend(letter.escape_default());
+        } else {
+            text.push(letter);
+        }
+    }
+    text
 }
 
 fn document(value: &impl Serialize) -> String {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::error::Code;
 use crate::human;
 use crate::output::Output;
 use crate::signals;
@@ -283,6 +285,38 @@ impl backup::progress::Progress for Meter<'_> {
     }
 
     fn error(&self, path: &Path, error: &dyn Display) {
+        self.output.file_error(path, error);
+    }
+
+    fn warning(&self, text: &str) {
+        self.output.warning(text);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        signals::is_cancelled()
+    }
+}
+
+/// Watches a run that shows results and no progress: it only tells and counts what could not be read.
+pub(crate) struct Quiet<'a> {
+    output: &'a Output,
+    errors: AtomicU64,
+}
+
+impl<'a> Quiet<'a> {
+    pub(crate) fn new(output: &'a Output) -> Self {
+        Quiet { output, errors: AtomicU64::new(0) }
+    }
+
+    /// Whether everything could be read.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        if self.errors.load(Ordering::Relaxed) == 0 { ExitCode::SUCCESS } else { Code::Failed.into() }
+    }
+}
+
+impl backup::progress::Progress for Quiet<'_> {
+    fn error(&self, path: &Path, error: &dyn Display) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
         self.output.file_error(path, error);
     }
 

@@ -1,16 +1,17 @@
 //! `snapback backup`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use backup::archive;
-use backup::attributes::Zone;
+use backup::archive::{self, Outcome, StreamError, StreamOptions};
+use backup::attributes::{Names, Zone};
 use clap::Args;
 use repository::blob_writer::Destination;
 use repository::id::Id;
+use repository::index::Index;
 use repository::record::BackupRecord;
 use repository::tree::Timestamp;
 
@@ -31,8 +32,12 @@ const COUNT_AFTER: Duration = Duration::from_millis(500);
 #[derive(Args, Debug)]
 pub(crate) struct Command {
     /// What to back up
-    #[arg(value_name = "PATH", required = true)]
+    #[arg(value_name = "PATH", required_unless_present = "stdin_name")]
     paths: Vec<PathBuf>,
+
+    /// Back up standard input, as one file of this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "parent", "one_file_system"])]
+    stdin_name: Option<PathBuf>,
 
     /// A word to find the backup by (may be repeated, or a list with commas)
     #[arg(long, value_name = "TAG", value_delimiter = ',')]
@@ -64,7 +69,10 @@ pub(crate) struct Command {
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
-    let (paths, missing) = paths(command, output)?;
+    let (paths, missing) = match &command.stdin_name {
+        Some(name) => (vec![archive::absolute(name, Path::new("/"))], 0),
+        None => paths(command, output)?,
+    };
     let session = Session::open(global, output)?;
     let lock = if command.dry_run { session.lock_for_reading()? } else { Some(session.lock_shared()?) };
     let start = open::now();
@@ -82,34 +90,9 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         Some(lock) if !command.dry_run => Destination::Repository(lock),
         _ => Destination::Nowhere,
     };
-    let mut outcome = {
-        let meter = Meter::start(output, "backing up");
-        let scan = Scan {
-            paths: paths.clone(),
-            exclude: None,
-            exclude_larger_than: command.exclude_larger_than,
-            one_file_system: command.one_file_system,
-        };
-        if meter.is_shown() {
-            let counts = Arc::clone(meter.counts());
-            // It ends by itself when the run does; without it there are no totals.
-            let _ = std::thread::Builder::new().name("scan".to_owned()).spawn(move || {
-                if !counts.wait(COUNT_AFTER) {
-                    scan.run(&counts);
-                }
-            });
-        }
-        let options = archive::Options {
-            paths,
-            exclude: None,
-            exclude_caches: command.exclude_caches,
-            exclude_larger_than: command.exclude_larger_than,
-            one_file_system: command.one_file_system,
-            parent: parent.map(|(_, record)| record.tree),
-            zone: Zone::new(jiff::tz::TimeZone::system()),
-            progress: &meter,
-        };
-        archive::archive(&session.repository, &index, destination, &options)?
+    let mut outcome = match command.stdin_name {
+        Some(_) => archive_stdin(&paths[0], start, &session, &index, destination)?,
+        None => archive_paths(command, paths, parent.map(|(_, record)| record.tree), &session, &index, destination)?,
     };
 
     outcome.summary.backup_start = start;
@@ -137,6 +120,72 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let done = Done { id, parent: parent.map(|(id, _)| *id), record, outcome, errors, time: started.elapsed() };
     done.show(output)?;
     Ok(if errors == 0 { ExitCode::SUCCESS } else { Code::Incomplete.into() })
+}
+
+fn archive_paths(
+    command: &Command,
+    paths: Vec<PathBuf>,
+    parent: Option<Id>,
+    session: &Session<'_>,
+    index: &Arc<Index>,
+    destination: Destination,
+) -> Result<Outcome> {
+    let meter = Meter::start(session.output, "backing up");
+    if meter.is_shown() {
+        let scan = Scan {
+            paths: paths.clone(),
+            exclude: None,
+            exclude_larger_than: command.exclude_larger_than,
+            one_file_system: command.one_file_system,
+        };
+        let counts = Arc::clone(meter.counts());
+        // It ends by itself when the run does; without it there are no totals.
+        let _ = std::thread::Builder::new().name("scan".to_owned()).spawn(move || {
+            if !counts.wait(COUNT_AFTER) {
+                scan.run(&counts);
+            }
+        });
+    }
+    let options = archive::Options {
+        paths,
+        exclude: None,
+        exclude_caches: command.exclude_caches,
+        exclude_larger_than: command.exclude_larger_than,
+        one_file_system: command.one_file_system,
+        parent,
+        zone: Zone::new(jiff::tz::TimeZone::system()),
+        progress: &meter,
+    };
+    Ok(archive::archive(&session.repository, index, destination, &options)?)
+}
+
+fn archive_stdin(
+    path: &Path,
+    time: Timestamp,
+    session: &Session<'_>,
+    index: &Arc<Index>,
+    destination: Destination,
+) -> Result<Outcome> {
+    let meter = Meter::start(session.output, "backing up");
+    let known = Names::new();
+    let options = StreamOptions {
+        path,
+        time,
+        uid: session.holder.uid,
+        gid: session.holder.gid,
+        user: known.user(session.holder.uid),
+        group: known.group(session.holder.gid),
+        progress: &meter,
+    };
+    let mut stdin = std::io::stdin().lock();
+    let archived = archive::archive_stream(&session.repository, index, destination, &mut stdin, &options);
+    archived.map_err(|error| match error {
+        StreamError::Repository(error) => error.into(),
+        StreamError::Path(_) => {
+            CommandError::usage(error.to_string()).hint("--stdin-name dump.sql, or /db/dump.sql").into()
+        }
+        error => error.into(),
+    })
 }
 
 /// Where the paths really are, and how many are not there.
@@ -200,7 +249,7 @@ struct Done {
     id: Option<Id>,
     parent: Option<Id>,
     record: BackupRecord,
-    outcome: archive::Outcome,
+    outcome: Outcome,
     errors: u64,
     time: Duration,
 }

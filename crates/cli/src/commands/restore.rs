@@ -14,14 +14,14 @@ use crate::human;
 use crate::open::Session;
 use crate::output::Output;
 use crate::progress_bar::Meter;
-use crate::select::{self, Filter};
+use crate::select::{self, BackupPath, Filter};
 
 /// Bring files back from a backup; the full path is laid below the target.
 #[derive(Args, Debug)]
 pub(crate) struct Command {
     /// Which backup, and which file or directory of it
-    #[arg(value_name = "BACKUP[:PATH]")]
-    backup: String,
+    #[arg(value_name = "BACKUP[:PATH]", value_parser = BackupPath::parser())]
+    backup: BackupPath,
 
     /// Below which directory; `/` brings everything back to where it was
     #[arg(long, value_name = "DIR")]
@@ -71,18 +71,19 @@ impl From<OverwriteMode> for Overwrite {
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
-    let (backup, path) = select::split_path(&command.backup);
     let target = target(&command.to)?;
     let session = Session::open(global, output)?;
     let _lock = session.lock_for_reading()?;
     let records = select::all(&session.repository, output)?;
-    let (id, record) = select::find(&records, backup, &command.filter)?;
+    let (id, record) = select::find(&records, &command.backup.backup, &command.filter)?;
     let index = session.repository.load_index()?;
+    // So that a mistyped path is told before anything is made.
+    command.backup.find(&mut session.repository.reader(&index), record)?;
     let started = Instant::now();
     let outcome = {
         let meter = Meter::start(output, "restoring");
         let options = restore::Options {
-            path: path.map(PathBuf::from),
+            path: command.backup.path.clone(),
             include: None,
             exclude: None,
             delete: command.delete,

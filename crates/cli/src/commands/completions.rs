@@ -1,0 +1,25 @@
+//! `snapback completions`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use crate::args::Arguments;
+
+/// Print the completions of a shell, such as `snapback completions bash > /etc/bash_completion.d/snapback`.
+#[derive(Args, Debug)]
+pub(crate) struct Command {
+    /// Of which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    shell: Shell,
+}
+
+pub(crate) fn run(command: &Command) -> Result<ExitCode> {
+    // Into memory first: the generator panics when a pipe is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(command.shell, &mut Arguments::command(), "snapback", &mut script);
+    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+    Ok(ExitCode::SUCCESS)
+}
