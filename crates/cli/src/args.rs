@@ -98,3 +98,13 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Man(commands::man::Command),
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        super::Arguments::command().debug_assert();
+    }
+}

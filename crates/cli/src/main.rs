@@ -12,6 +12,7 @@ mod progress_bar;
 mod select;
 mod signals;
 mod sources;
+mod status_line;
 mod suggest;
 
 use std::process::ExitCode;

@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::Mutex;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::args::Global;
+use crate::status_line::StatusLine;
 
 const RED: &str = "\x1b[1;31m";
 const YELLOW: &str = "\x1b[1;33m";
@@ -26,8 +26,8 @@ pub(crate) struct Output {
     /// More of everything.
     pub(crate) verbose: bool,
     colors: bool,
-    /// A bar that must step aside for a message.
-    bar: Mutex<Option<indicatif::ProgressBar>>,
+    /// What a running command shows at the bottom.
+    pub(crate) status: StatusLine,
 }
 
 impl Output {
@@ -38,7 +38,7 @@ impl Output {
             quiet: global.quiet,
             verbose: global.verbose,
             colors: wanted,
-            bar: Mutex::default(),
+            status: StatusLine::default(),
         }
     }
 
@@ -47,23 +47,17 @@ impl Output {
         !self.json && !self.quiet && io::stderr().is_terminal()
     }
 
-    /// Messages are printed above the bar as long as there is one.
-    pub(crate) fn set_bar(&self, bar: Option<indicatif::ProgressBar>) {
-        *self.bar.lock().expect("no panic while the bar is held") = bar;
-    }
-
     fn to_stderr(&self, text: &str) {
-        let bar = self.bar.lock().expect("no panic while the bar is held").clone();
-        // Nothing can be told to somebody who closed stderr.
-        let print = || drop(writeln!(io::stderr().lock(), "{text}"));
-        match bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+        self.status.message(text);
     }
 
     fn colored(&self, color: &str, text: &str) -> String {
         if self.colors { format!("{color}{text}{RESET}") } else { text.to_owned() }
+    }
+
+    /// In the accent colour of backups, for the bar.
+    pub(crate) fn accent(&self, text: &str) -> String {
+        self.colored(BLUE, text)
     }
 
     /// Something good to know; not with `-q` or `--json`.
@@ -103,7 +97,7 @@ impl Output {
 
     /// Why the command failed.
     pub(crate) fn error(&self, text: &str, hint: Option<&str>, code: u8) {
-        self.set_bar(None);
+        self.status.clear();
         if self.json {
             let document_ = serde_json::json!({ "type": "error", "code": code, "message": text, "hint": hint });
             self.to_stderr(&document(&document_));
@@ -147,7 +141,17 @@ impl Output {
                 shown.set_cell_alignment(CellAlignment::Right);
             }
         }
-        table.set_content_arrangement(ContentArrangement::Disabled);
+        // The last column is the long one (paths, reasons): it is folded, the others are not.
+        if let (Some(width), [_, fixed @ ..]) = (terminal_width(&io::stdout()), columns) {
+            table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic);
+            for number in 0..fixed.len() {
+                if let Some(column) = table.column_mut(number) {
+                    column.set_constraint(ColumnConstraint::ContentWidth);
+                }
+            }
+        } else {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
         let text = table.to_string();
         for line in text.lines() {
             self.line(line.trim_end())?;
@@ -212,6 +216,12 @@ impl Lines<'_> {
         }
         self.stdout.flush()
     }
+}
+
+/// How many columns the terminal has, if it is one.
+pub(crate) fn terminal_width(of: &impl std::os::fd::AsFd) -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(of).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col)
 }
 
 /// A path without anything that a terminal would obey.

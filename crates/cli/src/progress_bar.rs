@@ -10,17 +10,22 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
 use crate::error::Code;
 use crate::human;
-use crate::output::Output;
+use crate::output::{Output, terminal_width};
 use crate::signals;
+use crate::status_line::{self, StatusLine};
 
 const BAR_EVERY: Duration = Duration::from_millis(100);
 const JSON_EVERY: Duration = Duration::from_millis(250);
 /// A run shorter than this shows no bar.
 const BAR_AFTER: Duration = Duration::from_millis(300);
+/// In columns.
+const BAR_WIDTH: usize = 24;
+/// Stands for the bar until it is drawn.
+const COLORED: &str = "#";
+/// Between the figures behind the bar.
+const BETWEEN: &str = "   ";
 /// The rate is that of the last few seconds.
 const RATE_OVER: Duration = Duration::from_secs(4);
 
@@ -76,22 +81,18 @@ pub(crate) struct Meter<'a> {
     output: &'a Output,
     counts: Arc<Counts>,
     thread: Option<JoinHandle<()>>,
-    bar: Option<ProgressBar>,
 }
 
 impl<'a> Meter<'a> {
     /// Begins to show progress, if anybody wants to see it. `label` says what is done.
     pub(crate) fn start(output: &'a Output, label: &'static str) -> Self {
         let counts = Arc::new(Counts::default());
-        let mut meter = Meter { output, counts: Arc::clone(&counts), thread: None, bar: None };
+        let mut meter = Meter { output, counts: Arc::clone(&counts), thread: None };
         let builder = std::thread::Builder::new().name("progress".to_owned());
         // Without a thread for the bar, the work is done all the same.
         if output.wants_bar() {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
-            bar.set_prefix(label);
-            output.set_bar(Some(bar.clone()));
-            meter.bar = Some(bar.clone());
-            meter.thread = builder.spawn(move || draw(&counts, &bar)).ok();
+            let bar = Bar { label, line: output.status.clone(), colored: output.accent(COLORED) };
+            meter.thread = builder.spawn(move || bar.draw(&counts)).ok();
         } else if output.json && !output.quiet {
             meter.thread = builder.spawn(move || tell(&counts, label)).ok();
         }
@@ -107,17 +108,6 @@ impl<'a> Meter<'a> {
     pub(crate) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
-
-    /// What is done from now on.
-    pub(crate) fn set_label(&self, label: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_prefix(label.to_owned());
-        }
-    }
-
-    pub(crate) fn output(&self) -> &'a Output {
-        self.output
-    }
 }
 
 impl Drop for Meter<'_> {
@@ -128,10 +118,7 @@ impl Drop for Meter<'_> {
             // Panicking here would hide why the run failed.
             let _ = thread.join();
         }
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-            self.output.set_bar(None);
-        }
+        self.output.status.clear();
     }
 }
 
@@ -184,39 +171,51 @@ impl Sampler<'_> {
     }
 }
 
-fn draw(counts: &Counts, bar: &ProgressBar) {
-    let mut sampler = Sampler { counts, recent: VecDeque::new() };
-    sampler.sample();
-    if counts.wait(BAR_AFTER) {
-        return;
+/// What the thread of a bar needs.
+struct Bar {
+    label: &'static str,
+    line: StatusLine,
+    /// [`COLORED`] in its colour.
+    colored: String,
+}
+
+impl Bar {
+    fn draw(&self, counts: &Counts) {
+        let mut sampler = Sampler { counts, recent: VecDeque::new() };
+        sampler.sample();
+        let mut wait = BAR_AFTER;
+        while !counts.wait(wait) {
+            wait = BAR_EVERY;
+            let width = usize::from(terminal_width(&std::io::stderr()).unwrap_or(80));
+            self.line.draw(self.text(&sampler.sample(), width));
+        }
     }
-    bar.set_draw_target(ProgressDrawTarget::stderr());
-    let style = |template: &str| {
-        let style = ProgressStyle::with_template(template).expect("the template is right");
-        style.progress_chars("█▉▊▋▌▍▎▏░")
-    };
-    let with_bar = style("{prefix}  {bar:24.blue} {percent:>3} %   {wide_msg}");
-    let without = style("{prefix}  {wide_msg}");
-    loop {
-        let sample = sampler.sample();
+
+    fn text(&self, sample: &Sample, width: usize) -> String {
+        let label = if signals::is_cancelled() { "stopping" } else { self.label };
         let (done, total) = match (sample.bytes_total, sample.files_total) {
             (Some(bytes), _) if bytes > 0 => (sample.bytes_done, bytes),
             (_, Some(files)) => (sample.files_done, files),
             _ => (0, 0),
         };
-        bar.set_style(if total > 0 { with_bar.clone() } else { without.clone() });
-        bar.set_length(total);
-        bar.set_position(done);
-        bar.set_message(sample.text());
-        bar.tick();
-        if counts.wait(BAR_EVERY) {
-            return;
+        let mut begin = label.to_owned();
+        let mut used = label.len();
+        if total > 0 {
+            let bar = self.colored.replace(COLORED, &status_line::bar(done, total, BAR_WIDTH));
+            let percent = u128::from(done) * 100 / u128::from(total);
+            begin.push_str(&format!("  {bar} {percent:>3} %"));
+            used += BAR_WIDTH + 8;
         }
+        // Room for the `^C` that the terminal shows.
+        let room = width.saturating_sub(used + BETWEEN.len() + 3);
+        let rest = sample.text(room);
+        if rest.len() > room { label.chars().take(width).collect() } else { format!("{begin}{BETWEEN}{rest}") }
     }
 }
 
 impl Sample {
-    fn text(&self) -> String {
+    /// As much as fits into so many columns.
+    fn text(&self, room: usize) -> String {
         let mut parts = Vec::new();
         match self.bytes_total {
             Some(total) if total > 0 => {
@@ -238,7 +237,11 @@ impl Sample {
         if let Some(secs) = self.secs_left {
             parts.push(format!("{} left", human::rough_duration(secs)));
         }
-        parts.join("   ")
+        while parts.len() > 1 && parts.join(BETWEEN).len() > room {
+            // How many files there are is what one misses least; then the rate.
+            parts.remove(if parts.len() > 3 { 2 } else { 1 });
+        }
+        parts.join(BETWEEN)
     }
 }
 
@@ -285,7 +288,10 @@ impl backup::progress::Progress for Meter<'_> {
     }
 
     fn error(&self, path: &Path, error: &dyn Display) {
-        self.output.file_error(path, error);
+        // What fails because the run ends is no news.
+        if !signals::is_cancelled() {
+            self.output.file_error(path, error);
+        }
     }
 
     fn warning(&self, text: &str) {

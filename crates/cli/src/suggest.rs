@@ -2,7 +2,8 @@
 
 /// The nearest of some words, if it is near enough to be a slip of the fingers.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    let letters = word.chars().count();
+    let limit = (letters / 3).max(1).min(letters.saturating_sub(1));
     let near = known.map(|known| (distance(&word.to_lowercase(), &known.to_lowercase(), limit), known));
     near.filter(|(distance, _)| *distance <= limit).min().map(|(_, known)| known)
 }
@@ -43,6 +44,7 @@ mod tests {
         assert_eq!(near("indx.php"), Some("index.php"));
         assert_eq!(near("wiki"), None);
         assert_eq!(near(""), None);
+        assert_eq!(nearest("x", ["a"].into_iter()), None);
     }
 
     #[test]

@@ -88,6 +88,8 @@ impl Worker<'_> {
             None => self.read(&open, &job, &stat),
         };
         match done {
+            // The end of the run is no fault of the file.
+            Err(_) if self.run.is_stopped() => {}
             Err(error) => {
                 self.run.source_error(&job.place.path(), &format_args!("cannot read it: {error}"));
                 self.run.entry_is_missing(&job.place, self);

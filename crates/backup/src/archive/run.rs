@@ -101,7 +101,11 @@ impl<'a> Run<'a> {
         end.unwrap_or_else(|| Err(Error::Earlier("the run ended without a result".to_owned())))
     }
 
+    /// Asked between the pieces of large files too, so that whoever cancels never waits for their end.
     pub(super) fn is_stopped(&self) -> bool {
+        if self.options.progress.is_cancelled() {
+            self.fail(Error::Cancelled);
+        }
         self.stopped.load(Ordering::Acquire)
     }
 

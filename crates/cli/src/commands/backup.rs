@@ -289,12 +289,12 @@ impl Done {
             human::count(summary.files_changed),
             human::count(summary.files_unmodified),
         ))?;
-        output.line(format_args!(
-            "  {}   {}, {} after compression",
-            if self.id.is_some() { "stored" } else { "would store" },
-            human::size(summary.data_added),
-            human::size(summary.data_added_packed),
-        ))?;
+        let verb = if self.id.is_some() { "stored  " } else { "to store" };
+        let stored = match summary.data_added {
+            0 => "nothing new".to_owned(),
+            bytes => format!("{}, compressed to {}", human::size(bytes), human::size(summary.data_added_packed)),
+        };
+        output.line(format_args!("  {verb} {stored}"))?;
         if self.errors > 0 {
             let count = human::counted(self.errors, "file");
             output.warning(format_args!("{count} could not be read and are not in the backup as they should be"));

@@ -220,7 +220,10 @@ fn show(groups: &[Group], output: &Output) -> Result<()> {
     for group in groups {
         let removed = group.removed().count();
         let kept = group.backups.len() - removed;
-        output.message(format_args!("{}: {kept} stay, {removed} go", title(&group.key)));
+        if output.quiet {
+            continue;
+        }
+        output.line(format_args!("{}: {kept} stay, {removed} go", title(&group.key)))?;
         let rows = group.backups.iter().map(|((id, record), decision)| {
             let reasons: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
             vec![
@@ -233,10 +236,8 @@ fn show(groups: &[Group], output: &Output) -> Result<()> {
             ]
         });
         let columns = [words(""), words("ID"), words("Time"), words("Age"), words("Tags"), words("Kept as")];
-        if !output.quiet {
-            output.table(&columns, rows.collect())?;
-            output.line("")?;
-        }
+        output.table(&columns, rows.collect())?;
+        output.line("")?;
     }
     Ok(())
 }

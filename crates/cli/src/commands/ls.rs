@@ -27,7 +27,7 @@ pub(crate) struct Command {
 
     /// Which directory or file of it; what was backed up, if none is given
     #[arg(value_name = "PATH")]
-    path: Option<PathBuf>,
+    inside: Option<PathBuf>,
 
     /// Show modes, owners, sizes and times
     #[arg(short, long)]
@@ -60,7 +60,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 
 /// The root of a backup says nothing: what was asked for lies deeper.
 fn paths(command: &Command, record: &BackupRecord) -> Vec<PathBuf> {
-    match command.path.as_ref().or(command.backup.path.as_ref()) {
+    match command.inside.as_ref().or(command.backup.path.as_ref()) {
         Some(path) => vec![Path::new("/").join(path)],
         None => record.paths.iter().map(PathBuf::from).collect(),
     }
