@@ -5,5 +5,6 @@
 pub mod archive;
 pub mod attributes;
 pub mod exclude;
+pub mod mount;
 pub mod progress;
 pub mod restore;
