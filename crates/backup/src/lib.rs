@@ -5,6 +5,7 @@
 pub mod archive;
 pub mod attributes;
 pub mod exclude;
+pub mod mount;
 pub mod progress;
 pub mod read;
 pub mod restore;
