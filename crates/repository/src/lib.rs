@@ -7,7 +7,9 @@
 //! Does not know of the file system that is backed up. Source: restic's `doc/design.rst`.
 
 pub mod blob;
+pub mod blob_set;
 pub mod blob_writer;
+pub mod check;
 pub mod chunker;
 mod compression;
 pub mod config;
@@ -19,6 +21,9 @@ pub mod id;
 pub mod index;
 pub mod lock;
 pub mod pack;
+mod parallel;
+pub mod progress;
+pub mod reachable;
 pub mod record;
 mod repository;
 pub mod storage;
