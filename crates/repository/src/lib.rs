@@ -21,14 +21,18 @@ pub mod id;
 pub mod index;
 pub mod lock;
 pub mod pack;
+mod pack_reader;
 mod parallel;
 pub mod progress;
+pub mod prune;
 pub mod reachable;
 pub mod record;
+mod removal;
 mod repository;
 pub mod storage;
 pub mod tree;
 
 pub use compression::{Packing, Unpacking};
 pub use error::Error;
+pub use removal::forget;
 pub use repository::{BlobReader, InitOptions, Repository, list_keys, wrong_hash};

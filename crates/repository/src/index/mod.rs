@@ -5,6 +5,7 @@
 
 pub mod by_pack;
 pub mod file;
+pub(crate) mod rewrite;
 
 use std::ops::Range;
 
