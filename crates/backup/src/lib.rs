@@ -4,8 +4,8 @@
 
 pub mod archive;
 pub mod attributes;
-pub mod exclude;
 pub mod mount;
+pub mod patterns;
 pub mod progress;
 pub mod read;
 pub mod restore;

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use backup::exclude::Exclude;
+use backup::patterns::Patterns;
 
 use crate::progress_bar::Counts;
 
@@ -29,7 +29,7 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
 /// Counts what a backup will find, for the progress bar. What cannot be read is the backup's to report.
 pub(crate) struct Scan {
     pub(crate) paths: Vec<PathBuf>,
-    pub(crate) exclude: Option<Exclude>,
+    pub(crate) exclude: Option<Patterns>,
     pub(crate) exclude_larger_than: Option<u64>,
     pub(crate) one_file_system: bool,
 }

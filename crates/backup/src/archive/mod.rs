@@ -27,7 +27,7 @@ use repository::tree::Timestamp;
 use repository::{Error, Repository};
 
 use crate::attributes::{Context, Zone};
-use crate::exclude::Exclude;
+use crate::patterns::Patterns;
 use crate::progress::Progress;
 
 use directory::{Directory, DirectoryJob};
@@ -42,7 +42,7 @@ pub struct Options<'a> {
     /// Absolute paths without `.` and `..`.
     pub paths: Vec<PathBuf>,
     /// What to leave out, by name.
-    pub exclude: Option<Exclude>,
+    pub exclude: Option<Patterns>,
     /// Leave out what lies in directories with a `CACHEDIR.TAG`.
     pub exclude_caches: bool,
     /// Leave out files with more bytes.

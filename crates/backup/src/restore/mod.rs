@@ -17,7 +17,7 @@ use repository::id::Id;
 use repository::index::Index;
 use repository::{Error, Repository};
 
-use crate::exclude::Exclude;
+use crate::patterns::Patterns;
 use crate::progress::Progress;
 
 use run::Run;
@@ -42,9 +42,9 @@ pub struct Options<'a> {
     /// Only this file or directory of the backup, by its absolute path.
     pub path: Option<PathBuf>,
     /// Only what matches.
-    pub include: Option<Exclude>,
+    pub include: Option<Patterns>,
     /// Not what matches.
-    pub exclude: Option<Exclude>,
+    pub exclude: Option<Patterns>,
     /// Remove what the backup does not have from the directories that are restored.
     pub delete: bool,
     /// What to do with files that exist.

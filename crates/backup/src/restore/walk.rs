@@ -14,6 +14,7 @@ use repository::{BlobReader, Error};
 use rustix::io::Errno;
 
 use crate::attributes::{Before, Stat, create};
+use crate::patterns::Patterns;
 use crate::restore::Overwrite;
 use crate::restore::content::Batch;
 use crate::restore::place::{Directory, Place, has_default_acl, make_directory, names, open_directory, remove_all};
@@ -125,6 +126,18 @@ impl<'a> Walk<'a> {
             Some(include) if is_directory => !include.may_match_below(path) && !include.matches(path, true),
             Some(include) => !include.matches(path, false),
         }
+    }
+
+    /// A directory that only may hold something to include is not wholly included.
+    fn may_be_deleted(&self, directory: &Directory, name: &[u8], path: &Path) -> bool {
+        let (include, exclude) = (&self.run.options.include, &self.run.options.exclude);
+        if include.is_none() && exclude.is_none() {
+            return true;
+        }
+        let Ok(stat) = Stat::at(directory.entry(name)) else { return false };
+        let is_directory = stat.mode & 0o170_000 == 0o040_000;
+        let matches = |patterns: &Patterns| patterns.matches(path, is_directory);
+        include.as_ref().is_none_or(matches) && !exclude.as_ref().is_some_and(matches)
     }
 
     fn directory(&self, above: &Arc<Directory>, node: Node, path: &Path) -> Option<Arc<Directory>> {
@@ -248,7 +261,7 @@ impl<'a> Walk<'a> {
         for name in present {
             let name_path = path.join(OsStr::from_bytes(&name));
             // What was not asked for is not touched, whether the backup has it or not.
-            if kept.contains(&name) || self.is_left_out(&name_path, false) {
+            if kept.contains(&name) || !self.may_be_deleted(directory, &name, &name_path) {
                 continue;
             }
             if self.run.options.dry_run {
