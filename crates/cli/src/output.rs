@@ -18,6 +18,7 @@ const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
 /// Where results and messages go.
+#[derive(Clone)]
 pub(crate) struct Output {
     /// Results are JSON.
     pub(crate) json: bool,

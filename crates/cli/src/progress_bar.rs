@@ -311,14 +311,14 @@ impl backup::progress::Progress for Meter<'_> {
 }
 
 /// Watches a run that shows results and no progress: it only tells and counts what could not be read.
-pub(crate) struct Quiet<'a> {
-    output: &'a Output,
+pub(crate) struct Quiet {
+    output: Output,
     errors: AtomicU64,
 }
 
-impl<'a> Quiet<'a> {
-    pub(crate) fn new(output: &'a Output) -> Self {
-        Quiet { output, errors: AtomicU64::new(0) }
+impl Quiet {
+    pub(crate) fn new(output: &Output) -> Self {
+        Quiet { output: output.clone(), errors: AtomicU64::new(0) }
     }
 
     /// Whether everything could be read.
@@ -327,7 +327,7 @@ impl<'a> Quiet<'a> {
     }
 }
 
-impl backup::progress::Progress for Quiet<'_> {
+impl backup::progress::Progress for Quiet {
     fn error(&self, path: &Path, error: &dyn Display) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         self.output.file_error(path, error);

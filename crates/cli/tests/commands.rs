@@ -335,3 +335,29 @@ fn completions_and_manual_pages_know_every_command() {
         assert!(environment.path("man").join(page).exists(), "{page}");
     }
 }
+
+#[test]
+fn a_mount_shows_the_backups_until_ctrl_c() {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "/dev/fuse is missing: load the kernel module fuse");
+        eprintln!("skipped: /dev/fuse is missing");
+        return;
+    }
+    let environment = Environment::with_backup();
+    environment.run(["mount", "nowhere"]).fails(1, ["there is no such directory", "try: mkdir nowhere"]);
+    let directory = environment.path("mount");
+    fs::create_dir(&directory).unwrap();
+    let child = environment.command().args(["mount", "mount"]).stderr(Stdio::piped()).spawn().unwrap();
+    let file = directory.join("backups/latest").join(environment.files().strip_prefix("/").unwrap()).join("hello");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !file.exists() {
+        assert!(std::time::Instant::now() < until, "nothing is mounted");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hello\n");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let run = Run::from(child.wait_with_output().unwrap()).succeeds();
+    assert!(run.stderr.contains("until Ctrl-C"), "{run:?}");
+    assert!(!file.exists());
+    assert!(environment.stored("locks").is_empty());
+}
