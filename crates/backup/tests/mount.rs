@@ -1,230 +1,31 @@
 //! Mounts on the real kernel. `/dev/fuse` must be there; ordinary users need fusermount3 too.
 
+#[path = "mount/fixture.rs"]
+mod fixture;
+
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, symlink};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backup::archive::{self, archive};
-use backup::attributes::Zone;
-use backup::mount::{Mount, MountError, Options, mount};
-use backup::progress::Progress;
+use backup::mount::MountError;
+use fixture::{Fixture, Mounted, fuse_is_there, make_source, mounts_on, noise, root_is_there};
 use repository::blob::BlobKind;
-use repository::blob_writer::{BlobWriter, Destination};
-use repository::holder::Holder;
+use repository::blob_writer::BlobWriter;
 use repository::id::Id;
-use repository::lock::Lock;
-use repository::record::BackupRecord;
-use repository::storage::{FileKind, Local, StoredFile};
-use repository::tree::Timestamp;
-use repository::{InitOptions, Repository};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, makedev, mknodat, utimensat};
+use repository::storage::{FileKind, StoredFile};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
-use tempfile::TempDir;
-
-/// Says whether there is anything to test with. In continuous integration there must be.
-fn fuse_is_there() -> bool {
-    let there = Path::new("/dev/fuse").exists();
-    if !there {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "/dev/fuse is missing: load the kernel module fuse");
-        eprintln!("skipped: /dev/fuse is missing");
-    }
-    there
-}
-
-#[derive(Default)]
-struct Told(Mutex<Vec<String>>);
-
-impl Progress for Told {
-    fn error(&self, path: &Path, error: &dyn std::fmt::Display) {
-        self.0.lock().unwrap().push(format!("{}: {error}", path.display()));
-    }
-
-    fn warning(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
-    }
-}
-
-struct Fixture {
-    directory: TempDir,
-    repository: Arc<Repository>,
-    holder: Holder,
-    told: Arc<Told>,
-}
-
-/// Unmounted whatever happens.
-struct Mounted<'a> {
-    mount: Option<Mount>,
-    directory: &'a Path,
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        self.mount.take();
-        if mounts_on(self.directory) > 0 {
-            let _ = unmount(self.directory, UnmountFlags::DETACH);
-        }
-    }
-}
-
-fn mounts_on(directory: &Path) -> usize {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    mounts.lines().filter(|line| line.split(' ').nth(4) == directory.to_str()).count()
-}
 
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-impl Fixture {
-    fn new() -> Fixture {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["source", "repository", "mount"] {
-            fs::create_dir(directory.path().join(name)).unwrap();
-        }
-        let holder = Holder {
-            hostname: "web1".to_owned(),
-            username: "root".to_owned(),
-            uid: 0,
-            gid: 0,
-            pid: std::process::id(),
-            now: || Timestamp::from_unix(1_767_323_045, 0, 60),
-        };
-        let storage = Arc::new(Local::new(directory.path().join("repository")));
-        let repository = Repository::init(storage, b"correct horse", &InitOptions::default(), &holder).unwrap();
-        Fixture { directory, repository: Arc::new(repository), holder, told: Arc::default() }
-    }
-
-    fn source(&self) -> PathBuf {
-        self.directory.path().join("source")
-    }
-
-    fn place(&self) -> PathBuf {
-        self.directory.path().join("mount")
-    }
-
-    /// Where the source appears in a backup.
-    fn below(&self, backup: &str) -> PathBuf {
-        self.place().join(backup).join(self.source().strip_prefix("/").unwrap())
-    }
-
-    fn destination(&self) -> Destination {
-        let lock = Lock::acquire(&self.repository, false, &self.holder).unwrap();
-        Destination::Repository(Arc::new(lock))
-    }
-
-    fn back_up(&self, time: &str) -> Id {
-        let progress = Told::default();
-        let options = archive::Options {
-            paths: vec![self.source()],
-            exclude: None,
-            exclude_caches: false,
-            exclude_larger_than: None,
-            one_file_system: false,
-            parent: None,
-            zone: Zone::utc(),
-            progress: &progress,
-        };
-        let index = Arc::new(self.repository.load_index().unwrap());
-        let outcome = archive(&self.repository, &index, self.destination(), &options).unwrap();
-        assert_eq!(*progress.0.lock().unwrap(), [""; 0]);
-        self.record(time, outcome.tree.unwrap())
-    }
-
-    fn record(&self, time: &str, tree: Id) -> Id {
-        let record = serde_json::json!({
-            "time": time, "tree": tree, "paths": [self.source()], "hostname": "web1", "tags": ["daily"]
-        });
-        let record: BackupRecord = serde_json::from_value(record).unwrap();
-        self.repository.save_record(&record).unwrap()
-    }
-
-    fn mount(&self) -> Result<Mount, MountError> {
-        let options = Options { reload_after: Duration::from_millis(100), ..Options::default() };
-        let index = Arc::new(self.repository.load_index().unwrap());
-        mount(Arc::clone(&self.repository), index, &self.place(), &options, self.told.clone())
-    }
-
-    fn mounted<'a>(&self, directory: &'a Path) -> Mounted<'a> {
-        Mounted { mount: Some(self.mount().unwrap()), directory }
-    }
-
-    fn told(&self) -> Vec<String> {
-        self.told.0.lock().unwrap().clone()
-    }
-}
-
-/// Bytes that do not repeat.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(next).take(length.div_ceil(8)).flatten().take(length).collect()
-}
-
-fn make_source(source: &Path) {
-    for name in [&b"plain"[..], b"not UTF-8 \xff\xfe", b"new\nline", "é 漢字 😀".as_bytes(), &[b'x'; 255]] {
-        fs::write(source.join(OsStr::from_bytes(name)), name).unwrap();
-    }
-    fs::write(source.join("large"), noise(9_000_001)).unwrap();
-    let sparse = File::create(source.join("sparse")).unwrap();
-    sparse.set_len(5 << 20).unwrap();
-    sparse.write_all_at(b"no hole", 3 << 20).unwrap();
-    fs::create_dir_all(source.join("deep/deeper/deepest")).unwrap();
-    fs::create_dir(source.join("many")).unwrap();
-    for number in 0..3000 {
-        fs::write(source.join(format!("many/{number}")), number.to_string()).unwrap();
-    }
-    for name in ["hard link", "deep/hard link too"] {
-        fs::hard_link(source.join("plain"), source.join(name)).unwrap();
-    }
-    symlink(OsStr::from_bytes(b"../nowhere \xff"), source.join("link")).unwrap();
-    let mut special = vec![("fifo", FileType::Fifo, 0)];
-    if rustix::process::geteuid().is_root() {
-        special.extend([
-            ("block", FileType::BlockDevice, makedev(259, 70_000)),
-            ("char", FileType::CharacterDevice, makedev(1, 3)),
-        ]);
-        std::os::unix::fs::chown(source.join("many"), Some(1234), Some(4321)).unwrap();
-        std::os::unix::fs::lchown(source.join("link"), Some(1234), Some(4321)).unwrap();
-    }
-    for (name, kind, device) in special {
-        mknodat(CWD, source.join(name), kind, Mode::RUSR, device).unwrap();
-    }
-    let acl: Vec<u8> = [(1, 6, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (0x10, 4, u32::MAX), (0x20, 0, u32::MAX)]
-        .into_iter()
-        .flat_map(|(tag, rights, id): (u16, u16, u32)| {
-            [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
-        })
-        .collect();
-    let acl = [&2_u32.to_le_bytes()[..], &acl].concat();
-    for (name, value) in [("system.posix_acl_access", &acl[..]), ("user.empty", b""), ("user.long", &[7; 2000])] {
-        rustix::fs::setxattr(source.join("plain"), name, value, XattrFlags::empty()).unwrap();
-    }
-    rustix::fs::setxattr(source.join("deep"), "user.of a directory", b"x", XattrFlags::empty()).unwrap();
-    for (mode, name) in [(0o4755, "large"), (0o1777, "deep/deeper"), (0o2751, "many")] {
-        rustix::fs::chmod(source.join(name), Mode::from_raw_mode(mode)).unwrap();
-    }
-    for (name, tv_sec, tv_nsec) in
-        [("large", -86_400 * 365 * 20, 1), ("link", 951_782_400, 123_456_789), ("fifo", 0, 0)]
-    {
-        let time = Timespec { tv_sec, tv_nsec };
-        let times = Timestamps { last_access: time, last_modification: time };
-        utimensat(CWD, source.join(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
 }
 
@@ -294,7 +95,7 @@ fn a_mount_shows_what_was_saved() {
     for directory in ["backups", "hosts/web1", "tags/daily"] {
         assert_eq!(names(&place.join(directory)), [time, "latest"]);
     }
-    assert_eq!(names(&place.join("ids")), [id.clone()]);
+    assert_eq!(names(&place.join("ids")), [id.as_str()]);
     assert_eq!(fs::read_link(place.join("backups/latest")).unwrap(), Path::new(time));
 
     let inodes = assert_same(&fixture.source(), &fixture.below("backups/latest"));
@@ -490,7 +291,7 @@ fn a_mount_can_be_ended_while_it_is_used() {
 
 #[test]
 fn unmounting_from_outside_ends_the_wait_and_leaves_what_is_mounted_below() {
-    if !fuse_is_there() || !rustix::process::geteuid().is_root() {
+    if !root_is_there() {
         return;
     }
     let fixture = Fixture::new();
@@ -519,4 +320,20 @@ fn a_place_that_cannot_be_mounted_on_is_named() {
     assert_eq!(error(&fixture), expected);
     fs::write(fixture.place(), "a file").unwrap();
     assert_eq!(error(&fixture), expected);
+}
+
+#[test]
+fn a_mount_whose_process_was_killed_is_told_from_other_trouble() {
+    if !root_is_there() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let place = fixture.place();
+    let _dead = Mounted { mount: None, directory: &place };
+    let device = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+    let options = std::ffi::CString::new(options).unwrap();
+    rustix::mount::mount("fuse", &place, "fuse", MountFlags::empty(), Some(&*options)).unwrap();
+    drop(device);
+    assert!(matches!(fixture.mount().err(), Some(MountError::Dead { path }) if path == place));
 }

@@ -241,13 +241,42 @@ impl BlobSaver {
         self.store(id, kind, plain)
     }
 
+    /// Stores a verified blob as it was packed elsewhere, without compressing it again: `packed` is the opened blob,
+    /// `uncompressed_length` as in [`PackedBlob`]. Whether the index has it does not matter. Once for each run.
+    pub fn save_packed(
+        &mut self,
+        id: Id,
+        kind: BlobKind,
+        packed: &[u8],
+        uncompressed_length: u32,
+    ) -> Result<Saved, Error> {
+        if !self.shared.claim(kind, id) {
+            return Ok(Saved { id, stored_bytes: 0 });
+        }
+        self.packing.take_over(packed);
+        let plain_length = if uncompressed_length == 0 { packed.len() } else { uncompressed_length as usize };
+        self.add(id, kind, plain_length, uncompressed_length)
+    }
+
     fn store(&mut self, id: Id, kind: BlobKind, plain: &[u8]) -> Result<Saved, Error> {
+        let (_, uncompressed_length) = self.packing.pack(plain, self.shared.repository.compresses());
+        self.add(id, kind, plain.len(), uncompressed_length)
+    }
+
+    /// Seals what was packed, and adds it to an open pack.
+    fn add(
+        &mut self,
+        id: Id,
+        kind: BlobKind,
+        plain_length: usize,
+        uncompressed_length: u32,
+    ) -> Result<Saved, Error> {
         let shared = Arc::clone(&self.shared);
-        let (sealed, uncompressed_length) = self.packing.pack(plain, shared.repository.compresses());
+        let sealed = self.packing.packed();
         shared.repository.key().seal_in_place(sealed);
         let stored_bytes = crate::pack::stored_size(sealed.len() as u32, uncompressed_length != 0);
         shared.added.blobs[kind as usize].fetch_add(1, Ordering::Relaxed);
-        shared.added.plain_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
+        shared.added.plain_bytes.fetch_add(plain_length as u64, Ordering::Relaxed);
         shared.added.stored_bytes.fetch_add(stored_bytes, Ordering::Relaxed);
         let open = match kind {
             BlobKind::Tree => &shared.tree_pack,

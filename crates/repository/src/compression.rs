@@ -45,6 +45,19 @@ impl Packing {
         buffer.extend_from_slice(plain);
         (buffer, 0)
     }
+
+    /// As [`Packing::pack`], for bytes that are packed already.
+    pub(crate) fn take_over(&mut self, packed: &[u8]) {
+        self.buffer.clear();
+        self.buffer.reserve(packed.len() + crypto::OVERHEAD);
+        self.buffer.resize(crypto::IV_BYTES, 0);
+        self.buffer.extend_from_slice(packed);
+    }
+
+    /// What was packed last, behind the room for the IV.
+    pub(crate) fn packed(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
 }
 
 impl Default for Packing {
@@ -102,19 +115,30 @@ impl Unpacking {
 
     /// Replaces what `into` holds by the plaintext, which must have `length` bytes.
     pub(crate) fn unpack(&mut self, packed: &[u8], length: u64, into: &mut Vec<u8>) -> Result<(), UnpackError> {
-        if length > MAX_PLAIN {
-            return Err(UnpackError::TooLarge(length));
-        }
-        // The frame's own word, so that a wrong length in an index does not make us reserve memory for it.
-        if let Ok(Some(said)) = zstd_safe::get_frame_content_size(packed)
-            && said != length
-        {
-            return Err(UnpackError::Length(usize::try_from(said).unwrap_or(usize::MAX)));
-        }
+        expect_length(packed, length)?;
         into.clear();
         into.reserve_exact(length as usize);
         let got = self.decompressor.decompress_to_buffer(packed, into).map_err(UnpackError::Zstd)?;
         if got as u64 != length { Err(UnpackError::Length(got)) } else { Ok(()) }
+    }
+
+    /// Fills `room`, which must have just the plaintext's length, after [`expect_length`].
+    pub(crate) fn unpack_into(&mut self, packed: &[u8], room: &mut [u8]) -> Result<(), UnpackError> {
+        let length = room.len();
+        let got = self.decompressor.decompress_to_buffer(packed, room).map_err(UnpackError::Zstd)?;
+        if got != length { Err(UnpackError::Length(got)) } else { Ok(()) }
+    }
+}
+
+/// Compares the frame's own word with what the index says, so that a wrong length there does not make us reserve
+/// memory for it.
+pub(crate) fn expect_length(packed: &[u8], length: u64) -> Result<(), UnpackError> {
+    if length > MAX_PLAIN {
+        return Err(UnpackError::TooLarge(length));
+    }
+    match zstd_safe::get_frame_content_size(packed) {
+        Ok(Some(said)) if said != length => Err(UnpackError::Length(usize::try_from(said).unwrap_or(usize::MAX))),
+        _ => Ok(()),
     }
 }
 

@@ -7,7 +7,9 @@
 //! Does not know of the file system that is backed up. Source: restic's `doc/design.rst`.
 
 pub mod blob;
+pub mod blob_set;
 pub mod blob_writer;
+pub mod check;
 pub mod chunker;
 mod compression;
 pub mod config;
@@ -19,11 +21,18 @@ pub mod id;
 pub mod index;
 pub mod lock;
 pub mod pack;
+mod pack_reader;
+mod parallel;
+pub mod progress;
+pub mod prune;
+pub mod reachable;
 pub mod record;
+mod removal;
 mod repository;
 pub mod storage;
 pub mod tree;
 
 pub use compression::{Packing, Unpacking};
 pub use error::Error;
+pub use removal::forget;
 pub use repository::{BlobReader, InitOptions, Repository, list_keys, wrong_hash};

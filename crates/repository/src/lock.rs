@@ -165,6 +165,11 @@ impl Lock {
         Ok(Lock { shared, keeper: Some(keeper) })
     }
 
+    /// Whether nobody else may work meanwhile.
+    pub fn is_exclusive(&self) -> bool {
+        self.shared.exclusive
+    }
+
     /// Waits until the lock is certain. Fails if somebody else came at the same moment, or if it was lost.
     pub fn confirm(&self) -> Result<(), Error> {
         let mut state = self.shared.lock_state();

@@ -83,7 +83,7 @@ pub enum MountError {
         path: PathBuf,
     },
     /// The kernel or `fusermount3` said no.
-    #[error("cannot mount on {}: {source}{}", path.display(), hint(source))]
+    #[error("cannot mount on {}{}", path.display(), hint(source))]
     Mount {
         /// Where.
         path: PathBuf,

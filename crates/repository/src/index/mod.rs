@@ -3,7 +3,9 @@
 //! Built once, then only read. What a run adds meanwhile is [`crate::blob_writer`]'s to know. A blob takes
 //! 48 bytes plus at most four of the table that narrows a search, so ten million blobs fit into 0.5 GB.
 
+pub mod by_pack;
 pub mod file;
+pub(crate) mod rewrite;
 
 use std::ops::Range;
 
