@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Cat(commands::cat::Command),
     /// Bring files back from a backup
     Restore(commands::restore::Command),
+    /// Show all backups as a read-only file system
+    Mount(commands::mount::Command),
     /// Change the tags of backups
     Tag(commands::tag::Command),
     /// Remove backups by rules

@@ -44,6 +44,17 @@ pub(crate) fn counted(number: u64, one: &str) -> String {
     }
 }
 
+/// The first of many, and how many more.
+pub(crate) fn few(words: &[String]) -> String {
+    const SHOWN: usize = 3;
+    match words {
+        [first, second, third, _, _, ..] => {
+            format!("{first}, {second}, {third} and {} more", count((words.len() - SHOWN) as u64))
+        }
+        words => words.join(", "),
+    }
+}
+
 /// `0.31 s`, `12 s`, `3:05 min`, `2:00:05 h`.
 pub(crate) fn duration(time: Duration) -> String {
     let secs = time.as_secs();

@@ -18,6 +18,7 @@ const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
 /// Where results and messages go.
+#[derive(Clone)]
 pub(crate) struct Output {
     /// Results are JSON.
     pub(crate) json: bool,
@@ -126,31 +127,41 @@ impl Output {
         Lines { output: self, stdout: BufWriter::new(stdout.lock()), escape, begun: false }
     }
 
-    /// A table as wide as the terminal; as wide as it needs where there is none.
+    /// A table that fits the terminal: it loses the columns that can be missed, then folds the last one, which is the
+    /// long one. Into a pipe, as wide as it needs.
     pub(crate) fn table(&self, columns: &[Column], rows: Vec<Vec<String>>) -> io::Result<()> {
+        let widths: Vec<usize> = (0..columns.len())
+            .map(|number| {
+                let cells = rows.iter().filter_map(|row| row.get(number)).map(|cell| cell.chars().count());
+                cells.max().unwrap_or(0).max(columns[number].title.chars().count()) + GAP
+            })
+            .collect();
+        let terminal = terminal_width(&io::stdout()).map(usize::from);
+        let kept = kept_columns(columns, &widths, terminal);
+        let folded = widths[kept[kept.len() - 1]].min(FOLDED);
+        let fixed: usize = kept[..kept.len() - 1].iter().map(|number| widths[*number]).sum();
+
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(columns.iter().map(|column| column.title));
-        for row in rows {
-            table.add_row(row);
+        table.set_header(kept.iter().map(|number| columns[*number].title));
+        for row in &rows {
+            table.add_row(kept.iter().map(|number| &row[*number]));
         }
-        for (number, column) in columns.iter().enumerate() {
-            let Some(shown) = table.column_mut(number) else { continue };
-            shown.set_padding((0, 2));
-            if column.numeric {
-                shown.set_cell_alignment(CellAlignment::Right);
+        let folds = terminal.filter(|width| fixed + folded <= *width);
+        match folds.and_then(|width| u16::try_from(width).ok()) {
+            Some(width) => table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic),
+            // Hopelessly narrow: the terminal folds as it likes.
+            None => table.set_content_arrangement(ContentArrangement::Disabled),
+        };
+        for (shown, number) in kept.iter().enumerate() {
+            let Some(column) = table.column_mut(shown) else { continue };
+            column.set_padding((0, GAP as u16));
+            if columns[*number].numeric {
+                column.set_cell_alignment(CellAlignment::Right);
             }
-        }
-        // The last column is the long one (paths, reasons): it is folded, the others are not.
-        if let (Some(width), [_, fixed @ ..]) = (terminal_width(&io::stdout()), columns) {
-            table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic);
-            for number in 0..fixed.len() {
-                if let Some(column) = table.column_mut(number) {
-                    column.set_constraint(ColumnConstraint::ContentWidth);
-                }
+            if folds.is_some() && shown + 1 < kept.len() {
+                column.set_constraint(ColumnConstraint::ContentWidth);
             }
-        } else {
-            table.set_content_arrangement(ContentArrangement::Disabled);
         }
         let text = table.to_string();
         for line in text.lines() {
@@ -160,20 +171,48 @@ impl Output {
     }
 }
 
+/// Blanks between columns.
+const GAP: usize = 2;
+/// The last column is not folded to less than this.
+const FOLDED: usize = 28;
+
+/// Numbers of the columns there is room for.
+fn kept_columns(columns: &[Column], widths: &[usize], terminal: Option<usize>) -> Vec<usize> {
+    let mut kept: Vec<usize> = (0..columns.len()).collect();
+    let Some(terminal) = terminal else { return kept };
+    loop {
+        let last = kept[kept.len() - 1];
+        let fixed: usize = kept[..kept.len() - 1].iter().map(|number| widths[*number]).sum();
+        let missed = kept.iter().rposition(|number| columns[*number].can_be_missed);
+        match missed {
+            Some(missed) if fixed + widths[last].min(FOLDED) > terminal => drop(kept.remove(missed)),
+            _ => return kept,
+        }
+    }
+}
+
 /// A column of a table.
 pub(crate) struct Column {
     title: &'static str,
     numeric: bool,
+    can_be_missed: bool,
+}
+
+impl Column {
+    /// A narrow terminal does without it.
+    pub(crate) const fn less_important(self) -> Column {
+        Column { can_be_missed: true, ..self }
+    }
 }
 
 /// A column of words.
 pub(crate) const fn words(title: &'static str) -> Column {
-    Column { title, numeric: false }
+    Column { title, numeric: false, can_be_missed: false }
 }
 
 /// A column of numbers, aligned right.
 pub(crate) const fn numbers(title: &'static str) -> Column {
-    Column { title, numeric: true }
+    Column { title, numeric: true, can_be_missed: false }
 }
 
 /// Many lines of results. JSON objects become one array.
@@ -239,4 +278,26 @@ pub(crate) fn printable(path: &Path) -> String {
 
 fn document(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("our own documents are always JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_loses_the_less_important_columns_from_the_right() {
+        let columns = [words("ID"), words("Age").less_important(), numbers("Size").less_important(), words("Paths")];
+        let kept = |terminal| kept_columns(&columns, &[10, 12, 8, 40], terminal);
+        assert_eq!(kept(None), [0, 1, 2, 3]);
+        assert_eq!(kept(Some(58)), [0, 1, 2, 3]);
+        assert_eq!(kept(Some(57)), [0, 1, 3]);
+        assert_eq!(kept(Some(49)), [0, 3]);
+        assert_eq!(kept(Some(5)), [0, 3]);
+    }
+
+    #[test]
+    fn names_cannot_command_a_terminal() {
+        assert_eq!(printable(Path::new("/a\x1b[2J/b\n")), "/a\\u{1b}[2J/b\\n");
+        assert_eq!(printable(Path::new("/ä ö")), "/ä ö");
+    }
 }

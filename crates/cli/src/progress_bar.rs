@@ -20,8 +20,6 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
 const JSON_EVERY: Duration = Duration::from_millis(250);
 /// A run shorter than this shows no bar.
 const BAR_AFTER: Duration = Duration::from_millis(300);
-/// In columns.
-const BAR_WIDTH: usize = 24;
 /// Stands for the bar until it is drawn.
 const COLORED: &str = "#";
 /// Between the figures behind the bar.
@@ -198,18 +196,27 @@ impl Bar {
             (_, Some(files)) => (sample.files_done, files),
             _ => (0, 0),
         };
-        let mut begin = label.to_owned();
-        let mut used = label.len();
-        if total > 0 {
-            let bar = self.colored.replace(COLORED, &status_line::bar(done, total, BAR_WIDTH));
-            let percent = u128::from(done) * 100 / u128::from(total);
-            begin.push_str(&format!("  {bar} {percent:>3} %"));
-            used += BAR_WIDTH + 8;
+        // A narrow terminal gets a shorter bar, or none, before it loses the figures.
+        for bar_width in [24, 12, 0] {
+            let mut begin = label.to_owned();
+            let mut used = label.len();
+            if total > 0 {
+                if bar_width > 0 {
+                    let bar = status_line::bar(done, total, bar_width);
+                    begin.push_str(&format!("  {}", self.colored.replace(COLORED, &bar)));
+                    used += bar_width + 2;
+                }
+                begin.push_str(&format!(" {:>3} %", u128::from(done) * 100 / u128::from(total)));
+                used += 6;
+            }
+            // Room for the `^C` that the terminal shows.
+            let room = width.saturating_sub(used + BETWEEN.len() + 3);
+            let rest = sample.text(room);
+            if rest.len() <= room {
+                return format!("{begin}{BETWEEN}{rest}");
+            }
         }
-        // Room for the `^C` that the terminal shows.
-        let room = width.saturating_sub(used + BETWEEN.len() + 3);
-        let rest = sample.text(room);
-        if rest.len() > room { label.chars().take(width).collect() } else { format!("{begin}{BETWEEN}{rest}") }
+        label.chars().take(width).collect()
     }
 }
 
@@ -304,14 +311,14 @@ impl backup::progress::Progress for Meter<'_> {
 }
 
 /// Watches a run that shows results and no progress: it only tells and counts what could not be read.
-pub(crate) struct Quiet<'a> {
-    output: &'a Output,
+pub(crate) struct Quiet {
+    output: Output,
     errors: AtomicU64,
 }
 
-impl<'a> Quiet<'a> {
-    pub(crate) fn new(output: &'a Output) -> Self {
-        Quiet { output, errors: AtomicU64::new(0) }
+impl Quiet {
+    pub(crate) fn new(output: &Output) -> Self {
+        Quiet { output: output.clone(), errors: AtomicU64::new(0) }
     }
 
     /// Whether everything could be read.
@@ -320,7 +327,7 @@ impl<'a> Quiet<'a> {
     }
 }
 
-impl backup::progress::Progress for Quiet<'_> {
+impl backup::progress::Progress for Quiet {
     fn error(&self, path: &Path, error: &dyn Display) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         self.output.file_error(path, error);

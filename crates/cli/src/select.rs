@@ -13,6 +13,7 @@ use repository::record::BackupRecord;
 use repository::{BlobReader, Error, Repository};
 
 use crate::error::CommandError;
+use crate::human;
 use crate::output::Output;
 use crate::suggest;
 
@@ -197,7 +198,7 @@ pub(crate) fn lookup(reader: &mut BlobReader<'_>, record: &BackupRecord, path: &
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let hint = match (suggest::nearest(&name, names.iter().map(AsRef::as_ref)), path.parent()) {
                 (Some(near), Some(above)) => format!("did you mean {}?", above.join(near).display()),
-                _ => format!("the backup is of {}; `snapback ls` shows what it has", record.paths.join(", ")),
+                _ => format!("the backup is of {}; `snapback ls` shows what it has", human::few(&record.paths)),
             };
             CommandError::new(error.to_string()).hint(hint).into()
         }

@@ -1,6 +1,8 @@
 //! Ctrl-C and `kill`: the first asks the run to end at its next step, so that it leaves no lock; the second ends it
 //! at once.
 
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,6 +31,20 @@ pub(crate) fn watch() {
         }
         asked
     });
+}
+
+/// Waits until the run should end. Once; for a command that has nothing else to do.
+pub(crate) fn wait() {
+    let Ok((mut read, write)) = UnixStream::pair() else { return };
+    for signal in [SIGINT, SIGTERM] {
+        // Without it the second signal still ends everything.
+        let _ = write.try_clone().and_then(|write| signal_hook::low_level::pipe::register(signal, write));
+    }
+    watch();
+    // It came before we listened.
+    if !is_cancelled() {
+        let _ = read.read(&mut [0]);
+    }
 }
 
 /// Whether the run should end.

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(bar(0, 100, 4), "░░░░");
         assert_eq!(bar(100, 100, 4), "████");
         assert_eq!(bar(150, 100, 4), "████");
-        assert_eq!(bar(53, 100, 4), "██▏░");
+        assert_eq!(bar(54, 100, 4), "██▏░");
         assert_eq!(bar(1, 0, 2), "░░");
         assert_eq!(bar(u64::MAX, u64::MAX, 2), "██");
     }

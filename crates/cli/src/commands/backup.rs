@@ -277,7 +277,7 @@ impl Done {
         output.line(format_args!(
             "{} of {}: {}, {} in {} ({}/s)",
             self.id.map_or_else(|| "a backup".to_owned(), |id| format!("backup {}", id.short())),
-            self.record.paths.join(", "),
+            human::few(&self.record.paths),
             human::counted(summary.total_files_processed, "file"),
             human::size(summary.total_bytes_processed),
             human::duration(self.time),

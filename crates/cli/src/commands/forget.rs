@@ -195,7 +195,7 @@ fn title(key: &GroupKey) -> String {
         parts.push(key.host.clone());
     }
     if !key.paths.is_empty() {
-        parts.push(key.paths.join(", "));
+        parts.push(human::few(&key.paths));
     }
     if !key.tags.is_empty() {
         parts.push(format!("tags {}", key.tags.join(", ")));
@@ -235,7 +235,14 @@ fn show(groups: &[Group], output: &Output) -> Result<()> {
                 reasons.join(", "),
             ]
         });
-        let columns = [words(""), words("ID"), words("Time"), words("Age"), words("Tags"), words("Kept as")];
+        let columns = [
+            words(""),
+            words("ID"),
+            words("Time"),
+            words("Age").less_important(),
+            words("Tags").less_important(),
+            words("Kept as"),
+        ];
         output.table(&columns, rows.collect())?;
         output.line("")?;
     }

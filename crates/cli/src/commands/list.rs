@@ -52,11 +52,16 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 fn table(records: &[(Id, BackupRecord)], output: &Output) -> Result<()> {
     let now = open::now().secs;
     let with_tags = records.iter().any(|(_, record)| !record.tags.is_empty());
-    let mut columns = vec![words("ID"), words("Time"), words("Age"), words("Host")];
+    let mut columns = vec![words("ID"), words("Time"), words("Age").less_important(), words("Host")];
     if with_tags {
-        columns.push(words("Tags"));
+        columns.push(words("Tags").less_important());
     }
-    columns.extend([numbers("Files"), numbers("Size"), numbers("Added"), words("Paths")]);
+    columns.extend([
+        numbers("Files").less_important(),
+        numbers("Size").less_important(),
+        numbers("Added").less_important(),
+        words("Paths"),
+    ]);
     let rows = records.iter().map(|(id, record)| {
         let summary = record.summary();
         let figure =
@@ -70,7 +75,7 @@ fn table(records: &[(Id, BackupRecord)], output: &Output) -> Result<()> {
         row.push(figure(|summary| human::count(summary.total_files_processed)));
         row.push(figure(|summary| human::size(summary.total_bytes_processed)));
         row.push(figure(|summary| human::size(summary.data_added_packed)));
-        row.push(record.paths.join(", "));
+        row.push(if output.verbose { record.paths.join(", ") } else { human::few(&record.paths) });
         row
     });
     output.table(&columns, rows.collect())?;

@@ -9,6 +9,7 @@ pub(crate) mod forget;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod mount;
 pub(crate) mod repo;
 pub(crate) mod restore;
 pub(crate) mod tag;
@@ -33,6 +34,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         Command::List(command) => list::run(command, global, output),
         Command::Ls(command) => ls::run(command, global, output),
         Command::Man(command) => man::run(command),
+        Command::Mount(command) => mount::run(command, global, output),
         Command::Repo(command) => repo::run(command, global, output),
         Command::Restore(command) => restore::run(command, global, output),
         Command::Tag(command) => tag::run(command, global, output),
