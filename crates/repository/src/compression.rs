@@ -1,26 +1,41 @@
 //! zstd, as restic uses it, with what may come out of it bounded beforehand.
 
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe;
+use zstd::zstd_safe::{self, CParameter, Strategy};
 
 use crate::crypto;
 
 /// restic's `auto`.
 const LEVEL: i32 = 3;
+/// From this size on, in bytes, level 3 means tables that no longer fit into a core's own cache beside the data.
+const LARGE: usize = 256 << 10;
+/// For large plaintexts: a single table of 512 KiB over longer matches. It takes a fifth to a third less time than
+/// level 3 as it stands, for between 2 % less and 4 % more bytes (docs/performance.md).
+const LARGE_PARAMETERS: [CParameter; 4] = [
+    CParameter::WindowLog(21),
+    CParameter::HashLog(17),
+    CParameter::MinMatch(6),
+    CParameter::Strategy(Strategy::ZSTD_fast),
+];
 /// The largest blob or file we unpack, in bytes. Real blobs have at most 8 MiB, but a tree has no bound.
 pub(crate) const MAX_PLAIN: u64 = 1 << 30;
 
 /// Turns plaintexts into sealed room: a compressor with the buffers it reuses. One for each thread.
 pub struct Packing {
-    compressor: Compressor<'static>,
+    small: Compressor<'static>,
+    large: Compressor<'static>,
     buffer: Vec<u8>,
 }
 
 impl Packing {
     /// A compressor at restic's default level.
     pub fn new() -> Self {
-        let compressor = Compressor::new(LEVEL).expect("zstd has level 3");
-        Packing { compressor, buffer: Vec::new() }
+        let compressor = || Compressor::new(LEVEL).expect("zstd has level 3");
+        let mut large = compressor();
+        for parameter in LARGE_PARAMETERS {
+            large.set_parameter(parameter).expect("zstd has these parameters");
+        }
+        Packing { small: compressor(), large, buffer: Vec::new() }
     }
 
     /// Gives a buffer with room for the IV, then the plaintext, compressed where that makes it smaller, and
@@ -34,7 +49,8 @@ impl Packing {
         // A length of 0 means "not compressed", so an empty blob never is.
         if compress && !plain.is_empty() {
             let mut tail = AppendTo(buffer);
-            let written = self.compressor.compress_to_buffer(plain, &mut tail);
+            let compressor = if plain.len() < LARGE { &mut self.small } else { &mut self.large };
+            let written = compressor.compress_to_buffer(plain, &mut tail);
             written.expect("the buffer holds the bound that zstd gave");
             if buffer.len() - crypto::IV_BYTES < plain.len() {
                 let length = u32::try_from(plain.len()).expect("blobs are far below 4 GiB");
