@@ -8,6 +8,7 @@ mod human;
 mod open;
 mod output;
 mod password;
+mod patterns;
 mod progress_bar;
 mod select;
 mod signals;

@@ -6,9 +6,11 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use repository::progress::Phase;
 
 use crate::error::Code;
 use crate::human;
@@ -36,8 +38,17 @@ pub(crate) struct Counts {
     bytes_done: AtomicU64,
     /// Whether the totals will not grow any more.
     total_known: AtomicBool,
+    doing: Mutex<Doing>,
     ended: Mutex<bool>,
     end: Condvar,
+}
+
+/// What a run is at.
+#[derive(Clone, Default)]
+struct Doing {
+    label: String,
+    /// What is counted, besides bytes: "file".
+    unit: &'static str,
 }
 
 impl Counts {
@@ -58,8 +69,13 @@ impl Counts {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    fn doing(&self) -> MutexGuard<'_, Doing> {
+        self.doing.lock().expect("no panic while it is held")
+    }
+
     /// Begins anew, for the next phase of a run.
-    pub(crate) fn restart(&self, files: Option<u64>, bytes: Option<u64>) {
+    pub(crate) fn restart(&self, label: &str, unit: &'static str, files: Option<u64>, bytes: Option<u64>) {
+        *self.doing() = Doing { label: label.to_owned(), unit };
         self.files_done.store(0, Ordering::Relaxed);
         self.bytes_done.store(0, Ordering::Relaxed);
         self.files_total.store(files.unwrap_or(0), Ordering::Relaxed);
@@ -83,16 +99,17 @@ pub(crate) struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     /// Begins to show progress, if anybody wants to see it. `label` says what is done.
-    pub(crate) fn start(output: &'a Output, label: &'static str) -> Self {
+    pub(crate) fn start(output: &'a Output, label: &str) -> Self {
         let counts = Arc::new(Counts::default());
+        *counts.doing() = Doing { label: label.to_owned(), unit: "file" };
         let mut meter = Meter { output, counts: Arc::clone(&counts), thread: None };
         let builder = std::thread::Builder::new().name("progress".to_owned());
         // Without a thread for the bar, the work is done all the same.
         if output.wants_bar() {
-            let bar = Bar { label, line: output.status.clone(), colored: output.accent(COLORED) };
+            let bar = Bar { line: output.status.clone(), colored: output.accent(COLORED) };
             meter.thread = builder.spawn(move || bar.draw(&counts)).ok();
         } else if output.json && !output.quiet {
-            meter.thread = builder.spawn(move || tell(&counts, label)).ok();
+            meter.thread = builder.spawn(move || tell(&counts)).ok();
         }
         meter
     }
@@ -122,6 +139,7 @@ impl Drop for Meter<'_> {
 
 /// One look at the counters.
 struct Sample {
+    doing: Doing,
     files_done: u64,
     files_total: Option<u64>,
     bytes_done: u64,
@@ -159,6 +177,7 @@ impl Sampler<'_> {
         let left =
             bytes_total.filter(|total| *total > 0 && rate >= 1.0).map(|total| (total - bytes_done) as f64 / rate);
         Sample {
+            doing: counts.doing().clone(),
             files_done,
             files_total,
             bytes_done,
@@ -171,7 +190,6 @@ impl Sampler<'_> {
 
 /// What the thread of a bar needs.
 struct Bar {
-    label: &'static str,
     line: StatusLine,
     /// [`COLORED`] in its colour.
     colored: String,
@@ -190,7 +208,7 @@ impl Bar {
     }
 
     fn text(&self, sample: &Sample, width: usize) -> String {
-        let label = if signals::is_cancelled() { "stopping" } else { self.label };
+        let label = if signals::is_cancelled() { "stopping" } else { &sample.doing.label };
         let (done, total) = match (sample.bytes_total, sample.files_total) {
             (Some(bytes), _) if bytes > 0 => (sample.bytes_done, bytes),
             (_, Some(files)) => (sample.files_done, files),
@@ -236,9 +254,10 @@ impl Sample {
         }
         match self.files_total {
             Some(total) if total > 0 && self.bytes_total.is_none_or(|bytes| bytes == 0) => {
-                parts.push(format!("{} of {}", human::count(self.files_done), human::count(total)));
+                let total = human::counted(total, self.doing.unit);
+                parts.push(format!("{} of {total}", human::count(self.files_done)));
             }
-            _ if self.files_done > 0 => parts.push(human::counted(self.files_done, "file")),
+            _ if self.files_done > 0 => parts.push(human::counted(self.files_done, self.doing.unit)),
             _ => {}
         }
         if let Some(secs) = self.secs_left {
@@ -252,7 +271,7 @@ impl Sample {
     }
 }
 
-fn tell(counts: &Counts, label: &str) {
+fn tell(counts: &Counts) {
     let mut sampler = Sampler { counts, recent: VecDeque::new() };
     sampler.sample();
     let start = Instant::now();
@@ -260,7 +279,8 @@ fn tell(counts: &Counts, label: &str) {
         let sample = sampler.sample();
         let line = serde_json::json!({
             "type": "progress",
-            "action": label,
+            "action": sample.doing.label,
+            "unit": sample.doing.unit,
             "seconds": start.elapsed().as_secs_f64(),
             "files_done": sample.files_done,
             "files_total": sample.files_total,
@@ -310,6 +330,31 @@ impl backup::progress::Progress for Meter<'_> {
     }
 }
 
+impl repository::progress::Progress for Meter<'_> {
+    fn begin(&self, phase: Phase, items: Option<u64>, bytes: Option<u64>) {
+        let unit = match phase {
+            Phase::Index | Phase::Remove => "file",
+            Phase::Trees => "tree",
+            Phase::ReadPacks | Phase::Headers | Phase::WriteIndex => "pack",
+            Phase::Repack | Phase::Copy => "blob",
+            Phase::Records => "record",
+        };
+        self.counts.restart(&phase.to_string(), unit, items, bytes);
+    }
+
+    fn advance(&self, items: u64, bytes: u64) {
+        self.counts.done(items, bytes);
+    }
+
+    fn warning(&self, text: &str) {
+        self.output.warning(text);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        signals::is_cancelled()
+    }
+}
+
 /// Watches a run that shows results and no progress: it only tells and counts what could not be read.
 pub(crate) struct Quiet {
     output: Output,
@@ -333,6 +378,16 @@ impl backup::progress::Progress for Quiet {
         self.output.file_error(path, error);
     }
 
+    fn warning(&self, text: &str) {
+        self.output.warning(text);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        signals::is_cancelled()
+    }
+}
+
+impl repository::progress::Progress for Quiet {
     fn warning(&self, text: &str) {
         self.output.warning(text);
     }

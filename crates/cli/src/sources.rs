@@ -30,6 +30,7 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
 pub(crate) struct Scan {
     pub(crate) paths: Vec<PathBuf>,
     pub(crate) exclude: Option<Patterns>,
+    pub(crate) exclude_caches: bool,
     pub(crate) exclude_larger_than: Option<u64>,
     pub(crate) one_file_system: bool,
 }
@@ -66,6 +67,10 @@ impl Scan {
         while let Some(directory) = directories.pop() {
             if counts.wait(std::time::Duration::ZERO) {
                 return None;
+            }
+            // The backup looks into the tag; for a count its name will do.
+            if self.exclude_caches && directory.join("CACHEDIR.TAG").exists() {
+                continue;
             }
             let (mut files, mut bytes) = (0, 0);
             for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {

@@ -77,6 +77,69 @@ fn one_place_is_stored_under_one_path_whatever_links_lead_there() {
 }
 
 #[test]
+fn what_matches_is_left_out_and_the_record_says_so() {
+    let environment = Environment::new();
+    for name in ["keep", "a.tmp", "b.tmp", "sub/c.log", "cache/x", "large"] {
+        environment.write(name, name);
+    }
+    environment.write("cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
+    environment.write("large", vec![0; 5000]);
+    fs::write(environment.path("patterns"), "# comment\n*.tmp\n$HOME/x\n").unwrap();
+    let arguments = [
+        "backup",
+        "files",
+        "--exclude-file",
+        "patterns",
+        "--exclude",
+        "!b.tmp",
+        "--exclude",
+        "*.log",
+        "--exclude-caches",
+        "--exclude-larger-than",
+        "1k",
+    ];
+    environment.run(arguments).succeeds();
+    let listed =
+        environment.run(["ls", "-R", "latest"]).succeeds().stdout.replace(environment.files().to_str().unwrap(), "");
+    assert_eq!(listed.lines().collect::<Vec<_>>(), ["/b.tmp", "/cache/", "/cache/CACHEDIR.TAG", "/keep", "/sub/"]);
+    let record = &environment.run(["list", "--json"]).succeeds().json()[0];
+    let home = format!("{}/x", environment.path("home").display());
+    assert_eq!(record["excludes"], serde_json::json!(["*.tmp", home, "!b.tmp", "*.log"]));
+    environment.run(["backup", "files", "--exclude", "[a"]).fails(2, ["[a"]);
+    environment.run(["backup", "files", "--exclude-file", "nowhere"]).fails(1, ["nowhere", "No such file"]);
+}
+
+#[test]
+fn a_restore_takes_and_leaves_out_by_patterns() {
+    let environment = Environment::with_backup();
+    let restored =
+        |target: &str| contents(&environment.path(target).join(environment.files().strip_prefix("/").unwrap()));
+    environment.run(["restore", "latest", "--to", "a", "--include", "world"]).succeeds();
+    assert_eq!(restored("a"), [("sub/world".into(), b"world\n".to_vec())]);
+    environment.run(["restore", "latest", "--to", "b", "--exclude", "sub"]).succeeds();
+    assert_eq!(restored("b"), [("hello".into(), b"hello\n".to_vec())]);
+}
+
+#[test]
+fn overwriting_follows_the_mode_and_deleting_is_asked_for() {
+    let environment = Environment::with_backup();
+    let hello = environment.files().join("hello");
+    let run = |more: &[&str]| environment.run(["restore", "latest", "--to", "/"].iter().chain(more)).succeeds();
+    fs::write(&hello, "newer").unwrap();
+    fs::write(environment.files().join("extra"), "extra").unwrap();
+    run(&["--overwrite", "never"]);
+    run(&["--overwrite", "if-newer"]);
+    run(&["--dry-run", "--delete"]);
+    assert_eq!(fs::read_to_string(&hello).unwrap(), "newer");
+    run(&["--overwrite", "if-changed"]);
+    assert_eq!(fs::read_to_string(&hello).unwrap(), "hello\n");
+    assert!(environment.files().join("extra").exists());
+    let part = format!("latest:{}", environment.files().display());
+    environment.run(["restore", &part, "--to", "/", "--delete"]).succeeds();
+    assert!(!environment.files().join("extra").exists());
+}
+
+#[test]
 fn a_record_says_who_when_and_what() {
     let environment = Environment::new();
     environment.write("a", "a");

@@ -9,12 +9,12 @@ use crate::crypto;
 const LEVEL: i32 = 3;
 /// From this size on, in bytes, level 3 means tables that no longer fit into a core's own cache beside the data.
 const LARGE: usize = 256 << 10;
-/// For large plaintexts: a single table of 512 KiB over longer matches. It takes a fifth to a third less time than
-/// level 3 as it stands, for between 2 % less and 4 % more bytes (docs/performance.md).
+/// For large plaintexts: a single table of 512 KiB over longer matches. It takes a quarter to a third less time than
+/// level 3 as it stands, for at most 4 % more bytes, which is restic's size (docs/performance.md).
 const LARGE_PARAMETERS: [CParameter; 4] = [
     CParameter::WindowLog(21),
     CParameter::HashLog(17),
-    CParameter::MinMatch(6),
+    CParameter::MinMatch(7),
     CParameter::Strategy(Strategy::ZSTD_fast),
 ];
 /// The largest blob or file we unpack, in bytes. Real blobs have at most 8 MiB, but a tree has no bound.

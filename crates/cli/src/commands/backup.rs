@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use backup::archive::{self, Outcome, StreamError, StreamOptions};
 use backup::attributes::{Names, Zone};
+use backup::patterns::Patterns;
 use clap::Args;
 use repository::blob_writer::Destination;
 use repository::id::Id;
@@ -20,7 +21,8 @@ use crate::error::{Code, CommandError};
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::Output;
-use crate::progress_bar::Meter;
+use crate::patterns::{Exclude, patterns};
+use crate::progress_bar::{Counts, Meter};
 use crate::select::{self, Filter};
 use crate::signals;
 use crate::sources::{self, Scan};
@@ -46,6 +48,9 @@ pub(crate) struct Command {
     /// The host's name in the backup, instead of this machine's
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
+
+    #[command(flatten)]
+    exclude: Exclude,
 
     /// Leave out files larger than this, such as 500M
     #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
@@ -73,6 +78,9 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         Some(name) => (vec![archive::absolute(name, Path::new("/"))], 0),
         None => paths(command, output)?,
     };
+    let excludes = command.exclude.texts()?;
+    // So that a wrong pattern is told before the password is asked for.
+    let exclude = patterns(&excludes)?;
     let session = Session::open(global, output)?;
     let lock = if command.dry_run { session.lock_for_reading()? } else { Some(session.lock_shared()?) };
     let start = open::now();
@@ -92,7 +100,23 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     };
     let mut outcome = match command.stdin_name {
         Some(_) => archive_stdin(&paths[0], start, &session, &index, destination)?,
-        None => archive_paths(command, paths, parent.map(|(_, record)| record.tree), &session, &index, destination)?,
+        None => {
+            let meter = Meter::start(output, "backing up");
+            let options = archive::Options {
+                paths,
+                exclude,
+                exclude_caches: command.exclude_caches,
+                exclude_larger_than: command.exclude_larger_than,
+                one_file_system: command.one_file_system,
+                parent: parent.map(|(_, record)| record.tree),
+                zone: Zone::new(jiff::tz::TimeZone::system()),
+                progress: &meter,
+            };
+            if meter.is_shown() {
+                count(&options, patterns(&excludes)?, meter.counts());
+            }
+            archive::archive(&session.repository, &index, destination, &options)?
+        }
     };
 
     outcome.summary.backup_start = start;
@@ -106,7 +130,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         username: session.holder.username.clone(),
         uid: session.holder.uid,
         gid: session.holder.gid,
-        excludes: Vec::new(),
+        excludes,
         tags: tags(&command.tag),
         original: None,
         program_version: concat!("snapback ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -122,41 +146,21 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     Ok(if errors == 0 { ExitCode::SUCCESS } else { Code::Incomplete.into() })
 }
 
-fn archive_paths(
-    command: &Command,
-    paths: Vec<PathBuf>,
-    parent: Option<Id>,
-    session: &Session<'_>,
-    index: &Arc<Index>,
-    destination: Destination,
-) -> Result<Outcome> {
-    let meter = Meter::start(session.output, "backing up");
-    if meter.is_shown() {
-        let scan = Scan {
-            paths: paths.clone(),
-            exclude: None,
-            exclude_larger_than: command.exclude_larger_than,
-            one_file_system: command.one_file_system,
-        };
-        let counts = Arc::clone(meter.counts());
-        // It ends by itself when the run does; without it there are no totals.
-        let _ = std::thread::Builder::new().name("scan".to_owned()).spawn(move || {
-            if !counts.wait(COUNT_AFTER) {
-                scan.run(&counts);
-            }
-        });
-    }
-    let options = archive::Options {
-        paths,
-        exclude: None,
-        exclude_caches: command.exclude_caches,
-        exclude_larger_than: command.exclude_larger_than,
-        one_file_system: command.one_file_system,
-        parent,
-        zone: Zone::new(jiff::tz::TimeZone::system()),
-        progress: &meter,
+/// Counts what there is while the run goes on. It ends by itself when the run does; without it there are no totals.
+fn count(options: &archive::Options<'_>, exclude: Option<Patterns>, counts: &Arc<Counts>) {
+    let scan = Scan {
+        paths: options.paths.clone(),
+        exclude,
+        exclude_caches: options.exclude_caches,
+        exclude_larger_than: options.exclude_larger_than,
+        one_file_system: options.one_file_system,
     };
-    Ok(archive::archive(&session.repository, index, destination, &options)?)
+    let counts = Arc::clone(counts);
+    let _ = std::thread::Builder::new().name("scan".to_owned()).spawn(move || {
+        if !counts.wait(COUNT_AFTER) {
+            scan.run(&counts);
+        }
+    });
 }
 
 fn archive_stdin(

@@ -45,7 +45,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     {
         let meter = (!output.json).then(|| Meter::start(output, "searching"));
         if let Some(meter) = &meter {
-            meter.counts().restart(Some(records.len() as u64), None);
+            meter.counts().restart("searching", "backup", Some(records.len() as u64), None);
         }
         let mut reader = session.repository.reader(&index);
         for (number, (_, record)) in records.iter().enumerate() {

@@ -8,15 +8,16 @@ use clap::Args;
 use policy::{Count, Decision, GroupBy, GroupKey, Keep, RestorePoint, Span};
 use repository::id::Id;
 use repository::record::BackupRecord;
-use repository::storage::{FileKind, StoredFile};
+use repository::storage::FileKind;
 
 use crate::args::Global;
+use crate::commands::repo::prune;
 use crate::error::CommandError;
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::{Output, words};
+use crate::progress_bar::Quiet;
 use crate::select::{self, Filter};
-use crate::signals;
 
 /// Remove backups: those that are named, or those that no rule keeps.
 ///
@@ -42,6 +43,9 @@ pub(crate) struct Command {
     /// Remove the data that no backup needs any more, too
     #[arg(long)]
     prune: bool,
+
+    #[command(flatten)]
+    how: prune::How,
 
     #[command(flatten)]
     filter: Filter,
@@ -143,24 +147,39 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         refuse_to_empty(&groups)?;
         groups.iter().flat_map(Group::removed).collect()
     } else {
-        let named = select::several(&records, &command.backups, &command.filter)?;
-        named.into_iter().map(|(id, _)| *id).collect()
+        named(&session, &records, command)?
     };
     let count = human::counted(to_remove.len() as u64, "backup");
-    if command.dry_run {
+    let Some(lock) = lock.filter(|_| !command.dry_run) else {
         output.message(format_args!("{count} would be removed"));
         return Ok(ExitCode::SUCCESS);
-    }
-    for id in &to_remove {
-        signals::check()?;
-        session.repository.storage().remove(&StoredFile::new(FileKind::Backup, *id))?;
-    }
+    };
+    repository::forget(&session.repository, &lock, &to_remove, &Quiet::new(output))?;
     output.message(format_args!("{count} removed"));
-    if !to_remove.is_empty() && !command.prune {
+    if command.prune {
+        prune::prune(&session, &lock, &command.how)?;
+    } else if !to_remove.is_empty() {
         output.message("their data stays until `snapback repo prune`");
     }
-    drop(lock);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The backups that are named; those too whose record is damaged, which is the way to get rid of them.
+fn named(session: &Session<'_>, records: &[Backup], command: &Command) -> Result<Vec<Id>> {
+    let mut chosen = Vec::new();
+    let stored = session.repository.storage().list(FileKind::Backup)?;
+    for text in &command.backups {
+        let unreadable = stored.iter().map(|(id, _)| *id).filter(|id| records.iter().all(|(known, _)| known != id));
+        let unreadable: Vec<Id> = unreadable.filter(|id| text.len() >= 8 && id.to_string().starts_with(text)).collect();
+        match (select::find(records, text, &command.filter), unreadable.as_slice()) {
+            (Ok((id, _)), _) => chosen.push(*id),
+            (Err(_), [id]) => chosen.push(*id),
+            (Err(error), _) => return Err(error),
+        }
+    }
+    chosen.sort();
+    chosen.dedup();
+    Ok(chosen)
 }
 
 fn groups(records: Vec<Backup>, by: GroupBy, keep: &Keep) -> Vec<Group> {

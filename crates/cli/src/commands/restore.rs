@@ -13,6 +13,7 @@ use crate::error::Code;
 use crate::human;
 use crate::open::Session;
 use crate::output::Output;
+use crate::patterns::{Exclude, patterns};
 use crate::progress_bar::Meter;
 use crate::select::{self, BackupPath, Filter};
 
@@ -26,6 +27,13 @@ pub(crate) struct Command {
     /// Below which directory; `/` brings everything back to where it was
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
+
+    /// Only what matches (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+
+    #[command(flatten)]
+    exclude: Exclude,
 
     /// Remove what the backup does not have from the directories that are restored
     #[arg(long)]
@@ -72,6 +80,8 @@ impl From<OverwriteMode> for Overwrite {
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     let target = target(&command.to)?;
+    let include = patterns(&command.include)?;
+    let exclude = patterns(&command.exclude.texts()?)?;
     let session = Session::open(global, output)?;
     let _lock = session.lock_for_reading()?;
     let records = select::all(&session.repository, output)?;
@@ -84,8 +94,8 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         let meter = Meter::start(output, "restoring");
         let options = restore::Options {
             path: command.backup.path.clone(),
-            include: None,
-            exclude: None,
+            include,
+            exclude,
             delete: if command.delete { record.paths.iter().map(PathBuf::from).collect() } else { Vec::new() },
             overwrite: command.overwrite.into(),
             dry_run: command.dry_run,

@@ -1,7 +1,9 @@
 //! `snapback repo`: what concerns the repository as a whole.
 
+mod check;
 mod init;
 mod key;
+pub(crate) mod prune;
 mod unlock;
 
 use std::process::ExitCode;
@@ -17,6 +19,10 @@ use crate::output::Output;
 pub(crate) enum Command {
     /// Create a repository
     Init(init::Command),
+    /// Look whether the repository is whole
+    Check(check::Command),
+    /// Remove the data that no backup needs any more
+    Prune(prune::Command),
     /// Remove the locks of processes that are gone
     Unlock(unlock::Command),
     /// Passwords that open the repository
@@ -26,6 +32,8 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     match command {
+        Command::Check(command) => check::run(command, global, output),
+        Command::Prune(command) => prune::run(command, global, output),
         Command::Init(command) => init::run(command, global, output),
         Command::Unlock(command) => unlock::run(command, global, output),
         Command::Key(command) => key::run(command, global, output),
