@@ -1,0 +1,5 @@
+//! What backup and repository promise, tried on real file systems and storages that fail: what is saved comes back
+//! the same, whatever happens meanwhile.
+
+mod round_trip;
+mod support;
