@@ -38,14 +38,15 @@ impl Context {
 /// attributes.
 ///
 /// As in restic, the access time is that of modification, so that reading a file does not change its tree; the size is
-/// a regular file's alone; links are not counted for directories, fifos and sockets. Unlike restic, which writes
-/// `st_dev` into every node unless asked not to, the file system's number is written for hard links only, and is a
-/// stable one ([`Devices`]).
+/// a regular file's alone; links are not counted for directories and sockets, nor for fifos, unless one has several
+/// names (in restic's trees these become several fifos). Unlike restic, which writes `st_dev` into every node unless
+/// asked not to, the file system's number is written for hard links only, and is a stable one ([`Devices`]).
 pub fn node_from(name: &[u8], stat: &Stat, directory: &Path, context: &Context) -> Node {
     let mode = file_mode_from_st_mode(stat.mode);
     let kind = NodeKind::of_file_mode(mode);
     let links = match kind {
-        NodeKind::Dir | NodeKind::Fifo | NodeKind::Socket => 0,
+        NodeKind::Dir | NodeKind::Socket => 0,
+        NodeKind::Fifo if stat.links < 2 => 0,
         _ => u64::from(stat.links),
     };
     let mtime = context.timestamp(stat.mtime);

@@ -1,6 +1,7 @@
 //! The bytes of a batch of files: packs are read in order, each piece is opened once and written to every file that
 //! wants it, on all cores.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use repository::blob::BlobKind;
@@ -13,12 +14,14 @@ use repository::{Error, Unpacking, wrong_hash};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use crate::attributes::{Before, Moment, Stat};
-use crate::restore::Overwrite;
+use crate::attributes::{Before, Entry, Moment, Stat};
 use crate::restore::existing::differing;
-use crate::restore::file::{File, FileState};
-use crate::restore::place::{Place, remove_all};
+use crate::restore::file::{File, FileState, Plain};
+use crate::restore::place::Place;
+use crate::restore::remove::clear;
 use crate::restore::run::{Run, add};
+use crate::restore::verify::verify;
+use crate::restore::{Overwrite, should_leave};
 
 /// Files in a batch at the most; each holds its node and keeps its directory open.
 const MAX_FILES: usize = 20_000;
@@ -38,6 +41,8 @@ pub(super) struct Batch {
     files: Vec<File>,
     /// Files of which no piece is wanted: empty ones, and those of which only attributes differ.
     without_pieces: Vec<usize>,
+    /// Files that were taken for restored already, though nobody read them; to be verified.
+    unread: Vec<(Place, Node)>,
     pieces: Vec<Piece>,
     directories: usize,
 }
@@ -51,7 +56,9 @@ struct Piece {
 
 impl Batch {
     pub(super) fn is_full(&self) -> bool {
-        self.files.len() >= MAX_FILES || self.pieces.len() >= MAX_PIECES || self.directories >= MAX_DIRECTORIES
+        self.files.len() + self.unread.len() >= MAX_FILES
+            || self.pieces.len() >= MAX_PIECES
+            || self.directories >= MAX_DIRECTORIES
     }
 
     /// Adds a file; one that is there already is compared first, so that only what differs is read.
@@ -59,28 +66,45 @@ impl Batch {
         if self.files.last().is_none_or(|last| !std::sync::Arc::ptr_eq(&last.place.directory, &place.directory)) {
             self.directories += 1;
         }
+        let failed = |error: &dyn std::fmt::Display, place: Place| {
+            // Another name of it will say the same.
+            run.links.forget(run, &place, &node);
+            run.error(&place.path(), error);
+            run.finish_directory(place.directory);
+        };
         let Some((pieces, missing)) = locate(run, &node) else {
-            run.error(&place.path(), &"the backup does not say what is in it");
-            return run.finish_directory(place.directory);
+            return failed(&"the backup does not say what is in it", place);
         };
         if let Some(id) = missing {
             let error = Error::MissingBlob { kind: BlobKind::Data, id };
-            run.error(&place.path(), &format_args!("not restored: {error}"));
-            return run.finish_directory(place.directory);
+            return failed(&format_args!("not restored: {error}"), place);
+        }
+        let length: u64 = pieces.iter().map(|piece| piece.blob.plain_length()).sum();
+        if length != node.size {
+            let size = node.size;
+            return failed(&format_args!("not restored: it has {size} bytes, but its pieces have {length}"), place);
         }
         let existing = if place.directory.is_fresh { Existing::Nothing } else { look(run, &place, &node, &pieces) };
         let (state, differs) = match existing {
             Existing::Nothing => (FileState::New, None),
             Existing::Differs(before, differs) => (FileState::Existing(before), Some(differs)),
             Existing::Leave => {
+                run.links.forget(run, &place, &node);
                 add(&run.counts.files_unchanged, 1);
                 run.options.progress.bytes_done(node.size);
                 return run.finish_directory(place.directory);
             }
-            Existing::Failed(error) => {
-                run.error(&place.path(), &error);
+            Existing::Same { was_read } => {
+                add(&run.counts.files_unchanged, 1);
+                run.options.progress.bytes_done(node.size);
+                match run.options.verify && !run.options.dry_run {
+                    true if was_read => add(&run.counts.verified, 1),
+                    true => return self.unread.push((place, node)),
+                    false => {}
+                }
                 return run.finish_directory(place.directory);
             }
+            Existing::Failed(error) => return failed(&error, place),
         };
         let number = u32::try_from(self.files.len()).expect("a batch is small");
         let mut offset = 0;
@@ -131,8 +155,14 @@ impl Batch {
         if run.options.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        for file in self.files {
-            run.finish_directory(file.place.directory);
+        if run.options.verify && !run.options.dry_run {
+            let unread = self.unread.iter().map(|(place, node)| (place, node));
+            let files: Vec<_> = self.files.iter().filter_map(File::restored).chain(unread).collect();
+            verify(run, &files)?;
+        }
+        let places = self.files.into_iter().map(|file| file.place);
+        for place in places.chain(self.unread.into_iter().map(|(place, _)| place)) {
+            run.finish_directory(place.directory);
         }
         Ok(())
     }
@@ -154,54 +184,60 @@ fn locate(run: &Run<'_>, node: &Node) -> Option<(Vec<Location>, Option<Id>)> {
 enum Existing {
     Nothing,
     Differs(Before, Vec<bool>),
+    /// As in the backup, attributes included.
+    Same {
+        was_read: bool,
+    },
+    /// Whatever it is, it stays.
     Leave,
     Failed(String),
 }
 
 fn look(run: &Run<'_>, place: &Place, node: &Node, pieces: &[Location]) -> Existing {
-    let Ok(stat) = Stat::at(place.directory.entry(&place.name)) else { return Existing::Nothing };
-    let mtime = Moment { secs: node.mtime.secs, nanos: node.mtime.nanos };
-    let leave = match run.options.overwrite {
-        Overwrite::Never => true,
-        Overwrite::IfNewer => stat.mtime >= mtime,
-        Overwrite::IfChanged | Overwrite::Always => false,
+    let dir = match place.directory.open() {
+        Ok(dir) => dir,
+        Err(error) => return Existing::Failed(format!("cannot open its directory: {error}")),
     };
-    if leave {
+    let entry = Entry { dir: dir.as_fd(), name: &place.name, dir_path: std::path::Path::new("") };
+    let Ok(stat) = Stat::at(entry) else { return Existing::Nothing };
+    if should_leave(run.options.overwrite, &stat, node.mtime) {
         return Existing::Leave;
     }
+    let mtime = Moment { secs: node.mtime.secs, nanos: node.mtime.nanos };
     let is_file = stat.mode & 0o170_000 == 0o100_000;
-    let trusted = run.options.overwrite == Overwrite::IfChanged && stat.mtime == mtime && stat.size == node.size;
-    // Other names of the inode, outside of the backup, must not change along.
-    let foreign_links = u64::from(stat.links) > node.links.max(1);
-    let compared = if is_file && trusted {
+    let trusted =
+        is_file && run.options.overwrite == Overwrite::IfChanged && stat.mtime == mtime && stat.size == node.size;
+    let compared = if trusted {
         Ok(vec![false; pieces.len()])
-    } else if is_file && (!foreign_links || run.options.dry_run) {
-        compare(place, pieces)
+    } else if is_file {
+        compare(&dir, &place.name, pieces)
     } else {
         Err(Errno::EXIST)
     };
+    // Other names of the inode, outside of the backup, must not change along.
+    let has_foreign_names = u64::from(stat.links) > node.links.max(1);
     match compared {
-        Ok(differs) if !differs.contains(&true) && stat.size == node.size => {
+        Ok(differs) if !differs.contains(&true) && stat.size == node.size && (trusted || !has_foreign_names) => {
             // Its attributes may differ still; they cost little to compare.
-            let before = Before::untouched(&stat);
             if !run.options.dry_run {
-                run.finish_file(place, node, None, &before);
+                run.finish_file(place, node, None, &Before::untouched(&stat));
             }
-            Existing::Leave
+            Existing::Same { was_read: !trusted }
         }
-        Ok(differs) => Existing::Differs(Before::changed(&stat), differs),
-        Err(_) if run.options.dry_run => Existing::Nothing,
+        // As many names as in the backup, but who knows whether they are the same ones.
+        Ok(differs) if stat.links == 1 => Existing::Differs(Before::changed(&stat), differs),
+        _ if run.options.dry_run => Existing::Nothing,
         // Something else is in the way, or it cannot be read: replaced as a whole.
-        Err(_) => match remove_all(&place.directory.open, &place.name) {
-            Ok(_) => Existing::Nothing,
+        _ => match clear(&dir, &place.name, !run.options.delete.is_empty()) {
+            Ok(()) => Existing::Nothing,
             Err(error) => Existing::Failed(format!("cannot replace what is there: {error}")),
         },
     }
 }
 
-fn compare(place: &Place, pieces: &[Location]) -> Result<Vec<bool>, Errno> {
+fn compare(dir: &OwnedFd, name: &[u8], pieces: &[Location]) -> Result<Vec<bool>, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat(&place.directory.open, &*place.name, flags, Mode::empty())?;
+    let file = openat(dir, name, flags, Mode::empty())?;
     let pieces: Vec<_> = pieces.iter().map(|piece| (piece.blob.id, piece.blob.plain_length())).collect();
     differing(&file, &pieces, |_| {})
 }
@@ -222,10 +258,11 @@ fn spans(pieces: &[Piece]) -> Vec<std::ops::Range<usize>> {
             let (offset, length) = (u64::from(blob.offset), u64::from(blob.length));
             let repeated = last == Some(blob.id) && piece.location.pack == first.pack;
             if !repeated {
-                let too_far = piece.location.pack != first.pack || offset > end + MAX_GAP;
-                let too_large = next > start
-                    && (offset + length - begin > MAX_SPAN || plain + blob.plain_length() > MAX_SPAN_PLAIN);
-                if too_far || too_large {
+                if piece.location.pack != first.pack || offset > end + MAX_GAP {
+                    break;
+                }
+                let too_large = offset + length - begin > MAX_SPAN || plain + blob.plain_length() > MAX_SPAN_PLAIN;
+                if too_large && next > start {
                     break;
                 }
                 end = offset + length;
@@ -259,9 +296,14 @@ impl<'a> Worker<'a> {
         if self.run.options.dry_run {
             return groups.into_iter().for_each(|group| self.deliver(group, Ok(&[])));
         }
-        let (first, last) = (groups[0][0].location, groups[groups.len() - 1][0].location);
+        let first = groups[0][0].location;
         let begin = u64::from(first.blob.offset);
-        let length = u64::from(last.blob.offset) + u64::from(last.blob.length) - begin;
+        // Not that of the last one: a wrong index may have blobs overlap.
+        let ends = groups.iter().map(|group| {
+            let blob = group[0].location.blob;
+            u64::from(blob.offset) + u64::from(blob.length)
+        });
+        let length = ends.max().map_or(0, |end| end - begin);
         let pack = StoredFile::new(FileKind::Pack, first.pack);
         let read = self.run.repository.storage().read_range(&pack, begin, length, &mut self.sealed);
         if read.is_err() {
@@ -312,9 +354,10 @@ impl<'a> Worker<'a> {
     }
 
     fn deliver(&self, group: &[Piece], plain: Result<&[u8], &Error>) {
+        let plain = plain.map(Plain::new);
         for piece in group {
             let file = &self.batch.files[piece.file as usize];
-            file.write(self.run, plain, piece.offset);
+            file.write(self.run, plain.as_ref().map_err(|error| *error), piece.offset);
             self.run.options.progress.bytes_done(piece.location.blob.plain_length());
         }
     }

@@ -2,8 +2,8 @@
 //! it its length and its attributes.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use repository::Error;
 use repository::tree::Node;
@@ -25,6 +25,24 @@ pub(super) struct File {
     missing: AtomicUsize,
     failed: Mutex<Option<String>>,
     written: AtomicU64,
+    restored: AtomicBool,
+}
+
+/// A piece's bytes, for all places that want it.
+pub(super) struct Plain<'a> {
+    bytes: &'a [u8],
+    /// Looked at once: a sparse file is the same piece thousands of times.
+    is_zeros: OnceLock<bool>,
+}
+
+impl<'a> Plain<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Plain { bytes, is_zeros: OnceLock::new() }
+    }
+
+    fn is_zeros(&self) -> bool {
+        *self.is_zeros.get_or_init(|| runs_of_data(self.bytes, 0).is_empty())
+    }
 }
 
 pub(super) enum FileState {
@@ -36,21 +54,26 @@ pub(super) enum FileState {
 
 impl File {
     pub(super) fn new(place: Place, node: Node, state: FileState, pieces: usize) -> Self {
-        let (failed, written) = (Mutex::default(), AtomicU64::new(0));
-        File { place, node, state, missing: AtomicUsize::new(pieces), failed, written }
+        let (failed, written, restored) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
+        File { place, node, state, missing: AtomicUsize::new(pieces), failed, written, restored }
+    }
+
+    /// What was to be restored, if it was.
+    pub(super) fn restored(&self) -> Option<(&Place, &Node)> {
+        self.restored.load(Ordering::Relaxed).then_some((&self.place, &self.node))
     }
 
     /// Writes one piece, or notes why there is none. A dry run only counts.
-    pub(super) fn write(&self, run: &Run<'_>, plain: Result<&[u8], &Error>, offset: u64) {
+    pub(super) fn write(&self, run: &Run<'_>, plain: Result<&Plain<'_>, &Error>, offset: u64) {
         let is_new = matches!(self.state, FileState::New);
         let is_only = is_new && self.node.content.as_ref().is_some_and(|content| content.len() == 1);
         let written = match plain {
             Err(error) => Err(error.to_string()),
             Ok(plain) if run.options.dry_run => {
-                self.written.fetch_add(plain.len() as u64, Ordering::Relaxed);
+                self.written.fetch_add(plain.bytes.len() as u64, Ordering::Relaxed);
                 Ok(None)
             }
-            Ok(plain) => self.write_at(plain, offset).map(Some).map_err(|error| {
+            Ok(plain) => self.write_at(plain, offset).map_err(|error| {
                 run.note_full(error);
                 format!("cannot write it: {error}")
             }),
@@ -68,23 +91,27 @@ impl File {
         }
     }
 
-    fn write_at(&self, plain: &[u8], offset: u64) -> Result<OwnedFd, Errno> {
+    fn write_at(&self, plain: &Plain<'_>, offset: u64) -> Result<Option<OwnedFd>, Errno> {
+        let data = match self.state {
+            FileState::New if plain.is_zeros() => return Ok(None),
+            FileState::New => runs_of_data(plain.bytes, offset),
+            FileState::Existing(_) => vec![(0, plain.bytes)],
+        };
         let file = self.open()?;
-        let holes = matches!(self.state, FileState::New);
         let mut written = 0;
-        for (start, run) in if holes { runs_of_data(plain) } else { vec![(0, plain)] } {
+        for (start, run) in data {
             write_all_at(&file, run, offset + start as u64)?;
             written += run.len() as u64;
         }
         self.written.fetch_add(written, Ordering::Relaxed);
-        Ok(file)
+        Ok(Some(file))
     }
 
     /// Opens the file for writing; a new one is made by whoever comes first.
     fn open(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let flags = if matches!(self.state, FileState::New) { flags | OFlags::CREATE } else { flags };
-        let (directory, name) = (&self.place.directory.open, &*self.place.name);
+        let (directory, name) = (&self.place.directory.open()?, &*self.place.name);
         let owner_alone = Mode::RUSR | Mode::WUSR;
         match openat(directory, name, flags, owner_alone) {
             // Its owner may still make it writable; its mode is set at the end anyway.
@@ -125,26 +152,32 @@ impl File {
             Some(file) => finish(file),
             None => self.open().and_then(|file| finish(&file)),
         };
-        if let Err(error) = finished {
-            run.note_full(error);
-            run.error(&self.place.path(), &format_args!("cannot finish it: {error}"));
+        match finished {
+            Ok(()) => self.restored.store(true, Ordering::Relaxed),
+            Err(error) => {
+                run.note_full(error);
+                run.error(&self.place.path(), &format_args!("cannot finish it: {error}"));
+            }
         }
     }
 }
 
-/// The parts of a piece that are not zeros, in whole blocks, with their offsets.
-fn runs_of_data(plain: &[u8]) -> Vec<(usize, &[u8])> {
+/// The parts of a piece that are not zeros, with their offsets in it. Where it lies at `offset` of a file, they begin
+/// and end with the file's blocks; of a block on the piece's edge, each piece has its part to say.
+fn runs_of_data(plain: &[u8], offset: u64) -> Vec<(usize, &[u8])> {
     const ZEROS: [u8; BLOCK] = [0; BLOCK];
     let mut runs: Vec<(usize, usize)> = Vec::new();
-    for (number, block) in plain.chunks(BLOCK).enumerate() {
-        if block == &ZEROS[..block.len()] {
-            continue;
+    let mut start = 0;
+    while start < plain.len() {
+        let length = BLOCK - (offset + start as u64) as usize % BLOCK;
+        let end = plain.len().min(start + length);
+        if plain[start..end] != ZEROS[..end - start] {
+            match runs.last_mut() {
+                Some((_, last)) if *last == start => *last = end,
+                _ => runs.push((start, end)),
+            }
         }
-        let start = number * BLOCK;
-        match runs.last_mut() {
-            Some((_, end)) if *end == start => *end = start + block.len(),
-            _ => runs.push((start, start + block.len())),
-        }
+        start = end;
     }
     runs.into_iter().map(|(start, end)| (start, &plain[start..end])).collect()
 }

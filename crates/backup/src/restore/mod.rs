@@ -7,16 +7,22 @@
 mod content;
 mod existing;
 mod file;
+mod handle;
+mod links;
 mod place;
+mod remove;
 mod run;
+mod verify;
 mod walk;
 
 use std::path::{Path, PathBuf};
 
 use repository::id::Id;
 use repository::index::Index;
+use repository::tree::Timestamp;
 use repository::{Error, Repository};
 
+use crate::attributes::{Moment, Stat};
 use crate::patterns::Patterns;
 use crate::progress::Progress;
 
@@ -37,6 +43,15 @@ pub enum Overwrite {
     Never,
 }
 
+/// Whether what exists is left as it is.
+fn should_leave(overwrite: Overwrite, stat: &Stat, mtime: Timestamp) -> bool {
+    match overwrite {
+        Overwrite::Never => true,
+        Overwrite::IfNewer => stat.mtime >= Moment { secs: mtime.secs, nanos: mtime.nanos },
+        Overwrite::IfChanged | Overwrite::Always => false,
+    }
+}
+
 /// What to bring back, and how.
 pub struct Options<'a> {
     /// Only this file or directory of the backup, by its absolute path.
@@ -45,8 +60,10 @@ pub struct Options<'a> {
     pub include: Option<Patterns>,
     /// Not what matches.
     pub exclude: Option<Patterns>,
-    /// Remove what the backup does not have from the directories that are restored.
-    pub delete: bool,
+    /// Remove what the backup does not have at and below these paths of it: those it was made of
+    /// ([`BackupRecord::paths`](repository::record::BackupRecord)), as of the directories above them it knows nothing
+    /// more. Empty: remove nothing, and leave directories with something in them where the backup has a file.
+    pub delete: Vec<PathBuf>,
     /// What to do with files that exist.
     pub overwrite: Overwrite,
     /// Only say what would be done.
@@ -93,7 +110,7 @@ pub fn restore(
     let root = run.open_target(target)?;
     Walk::new(&run).backup(tree, &root)?;
     run.finish_directory(root);
-    run.link_all();
+    run.links.end(&run);
     if options.progress.is_cancelled() {
         return Err(Error::Cancelled);
     }

@@ -1,20 +1,23 @@
 //! What a restore's threads share: options, counts, errors, and the ends of files and directories.
 
-use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt::Display;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use repository::index::Index;
 use repository::tree::Node;
 use repository::{Error, Repository};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use crate::attributes::{Applier, AttributeError, Before, Stat};
-use crate::restore::place::{Directory, Place, has_default_acl, remove_all};
+use crate::attributes::{Applier, AttributeError, Before, Entry, Stat};
+use crate::restore::handle::{Handle, Handles};
+use crate::restore::links::Links;
+use crate::restore::place::{Above, Directory, Place, has_default_acl};
 use crate::restore::{Options, Outcome};
 
 pub(super) struct Run<'a> {
@@ -23,9 +26,8 @@ pub(super) struct Run<'a> {
     pub(super) options: &'a Options<'a>,
     pub(super) counts: Counts,
     applier: Applier,
-    /// The first name of each inode with several, by file system and inode of the backup.
-    first_names: Mutex<HashMap<(u64, u64), Place>>,
-    links: Mutex<Vec<(Place, Place)>>,
+    pub(super) links: Links,
+    pub(super) handles: Arc<Handles>,
     /// The target has no room: every further file would fail for the same reason.
     full: AtomicBool,
 }
@@ -55,8 +57,8 @@ impl<'a> Run<'a> {
             options,
             counts: Counts::default(),
             applier: Applier::new(),
-            first_names: Mutex::default(),
-            links: Mutex::default(),
+            links: Links::default(),
+            handles: Arc::default(),
             full: AtomicBool::new(false),
         }
     }
@@ -81,8 +83,8 @@ impl<'a> Run<'a> {
         self.options.progress.error(path, error);
     }
 
-    fn attribute_error(&self, error: &AttributeError) {
-        self.error(&error.path, &format_args!("cannot {}: {}", error.action, error.source));
+    fn attribute_error(&self, directory: &Directory, error: &AttributeError) {
+        self.error(&directory.path().join(&error.path), &format_args!("cannot {}: {}", error.action, error.source));
     }
 
     /// Whether to stop: cancelled, or no room.
@@ -118,15 +120,15 @@ impl<'a> Run<'a> {
             opened => opened,
         };
         let open = open.map_err(|error| cannot("open", error.into()))?;
-        let stat = Stat::of(std::os::fd::AsFd::as_fd(&open)).map_err(|error| cannot("look at", error.into()))?;
+        let stat = Stat::of(open.as_fd()).map_err(|error| cannot("look at", error.into()))?;
         let has_default_acl = has_default_acl(&open);
         Ok(Arc::new(Directory {
-            open,
-            path: target.to_owned(),
-            above: None,
+            handle: Some(Handle::permanent(&self.handles, open, &stat)),
+            above: Above::Nothing(target.to_owned()),
             node: None,
             before: Before::changed(&stat),
             is_fresh: false,
+            is_mount: stat.mount_root == Some(true),
             new_file: OnceLock::new(),
             has_default_acl,
         }))
@@ -137,92 +139,51 @@ impl<'a> Run<'a> {
     pub(super) fn finish_directory(&self, directory: Arc<Directory>) {
         let mut directory = directory;
         // Only the last holder gets the directory itself.
-        while let Some(mut last) = Arc::into_inner(directory) {
-            let Some(above) = last.above.take() else { return };
-            if let Some(node) = &last.node {
-                let entry = above.entry(&node.name);
-                let open = Some(std::os::fd::AsFd::as_fd(&last.open));
-                self.applier.apply(entry, open, node, &last.before, &mut |error| self.attribute_error(&error));
+        while let Some(last) = Arc::into_inner(directory) {
+            let opened = if last.node.is_some() { Some(last.open()) } else { None };
+            let Above::Directory(above, _) = last.above else { return };
+            if let (Some(node), Some(opened)) = (&last.node, opened) {
+                let opened = opened.and_then(|open| Ok((open, above.open()?)));
+                match opened {
+                    Ok((open, dir)) => {
+                        let entry = Entry { dir: dir.as_fd(), name: &node.name, dir_path: Path::new("") };
+                        let report = &mut |error| self.attribute_error(&above, &error);
+                        self.applier.apply(entry, Some(open.as_fd()), node, &last.before, report);
+                    }
+                    Err(error) => {
+                        let path = above.path().join(OsStr::from_bytes(&node.name));
+                        self.error(&path, &format_args!("cannot finish the directory: {error}"));
+                    }
+                }
             }
-            drop(last);
+            // Closed before the one above is looked at.
+            drop(last.handle);
             directory = above;
         }
     }
 
     /// Gives a file its attributes; `open` is the file.
     pub(super) fn finish_file(&self, place: &Place, node: &Node, open: Option<&OwnedFd>, before: &Before) {
-        let open = open.map(std::os::fd::AsFd::as_fd);
-        let entry = place.directory.entry(&place.name);
-        self.applier.apply(entry, open, node, before, &mut |error| self.attribute_error(&error));
+        let dir = match place.directory.open() {
+            Ok(dir) => dir,
+            Err(error) => return self.error(&place.path(), &format_args!("cannot finish it: {error}")),
+        };
+        // The directory's path would cost each file more than it is worth; errors get it when they come.
+        let entry = Entry { dir: dir.as_fd(), name: &place.name, dir_path: Path::new("") };
+        let report = &mut |error| self.attribute_error(&place.directory, &error);
+        self.applier.apply(entry, open.map(AsFd::as_fd), node, before, report);
     }
 
     /// What the kernel gave a file that was just made.
     pub(super) fn before_of_new(&self, place: &Place, open: &OwnedFd) -> Result<Before, Errno> {
         let directory = &place.directory;
         if directory.has_default_acl {
-            return Ok(Before::changed(&Stat::of(std::os::fd::AsFd::as_fd(open))?));
+            return Ok(Before::changed(&Stat::of(open.as_fd())?));
         }
         if let Some(before) = directory.new_file.get() {
             return Ok(*before);
         }
-        let before = Before::created(&Stat::of(std::os::fd::AsFd::as_fd(open))?);
+        let before = Before::created(&Stat::of(open.as_fd())?);
         Ok(*directory.new_file.get_or_init(|| before))
     }
-
-    /// Whether this is a further name of a file that is restored under its first one. Remembers first names.
-    pub(super) fn is_further_name(&self, place: &Place, node: &Node) -> bool {
-        if node.links < 2 || node.inode == 0 {
-            return false;
-        }
-        let mut first_names = self.first_names.lock().expect("no panic while the links are held");
-        match first_names.get(&(node.device_id, node.inode)) {
-            Some(first) => {
-                let link = (first.clone(), place.clone());
-                self.links.lock().expect("no panic while the links are held").push(link);
-                true
-            }
-            None => {
-                first_names.insert((node.device_id, node.inode), place.clone());
-                false
-            }
-        }
-    }
-
-    /// Makes the further names. Only now do all first ones exist.
-    pub(super) fn link_all(&self) {
-        let links = std::mem::take(&mut *self.links.lock().expect("no panic while the links are held"));
-        for (first, place) in links {
-            if !self.options.dry_run && !self.options.progress.is_cancelled() {
-                match link(&first, &place) {
-                    Ok(()) => add(&self.counts.others, 1),
-                    Err(error) => {
-                        let first = first.path();
-                        self.error(&place.path(), &format_args!("cannot link it to {}: {error}", first.display()));
-                    }
-                }
-            }
-            self.finish_directory(first.directory);
-            self.finish_directory(place.directory);
-        }
-        let first_names = std::mem::take(&mut *self.first_names.lock().expect("no panic while the links are held"));
-        for place in first_names.into_values() {
-            self.finish_directory(place.directory);
-        }
-    }
-}
-
-fn link(first: &Place, place: &Place) -> Result<(), Errno> {
-    let make = || linkat(&first.directory.open, &*first.name, &place.directory.open, &*place.name, AtFlags::empty());
-    match make() {
-        Err(Errno::EXIST) => {}
-        made => return made,
-    }
-    let (is, should) = (Stat::at(place.directory.entry(&place.name)), Stat::at(first.directory.entry(&first.name)));
-    if let (Ok(is), Ok(should)) = (is, should)
-        && (is.device, is.inode) == (should.device, should.inode)
-    {
-        return Ok(());
-    }
-    remove_all(&place.directory.open, &place.name)?;
-    make()
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -13,12 +13,17 @@ use repository::tree::{Node, NodeKind, Tree};
 use repository::{BlobReader, Error};
 use rustix::io::Errno;
 
-use crate::attributes::{Before, Stat, create};
+use crate::attributes::{AttributeError, Before, Entry, Stat, create, link_target};
 use crate::patterns::Patterns;
-use crate::restore::Overwrite;
 use crate::restore::content::Batch;
-use crate::restore::place::{Directory, Place, has_default_acl, make_directory, names, open_directory, remove_all};
+use crate::restore::handle::Handle;
+use crate::restore::place::{Above, Directory, Place, has_default_acl, make_directory, open_directory};
+use crate::restore::remove::{clear, is_directory, names, open_accessible, remove_all};
 use crate::restore::run::{Run, add};
+use crate::restore::{Overwrite, should_leave};
+
+/// Further names of files that wait for their first ones at the most.
+const MAX_LINKS: usize = 20_000;
 
 pub(super) struct Walk<'a> {
     run: &'a Run<'a>,
@@ -40,19 +45,30 @@ impl<'a> Walk<'a> {
         let nodes = self.reader.load_tree(&tree)?;
         let mut directories = Vec::new();
         self.entries(nodes, root, Path::new("/"), 0, &mut directories)?;
-        // A stack of its own instead of recursion: how deep a tree is, is for the tree's author to say.
-        while let Some(below) = directories.pop() {
+        // A stack of its own instead of recursion: how deep a tree is, is for the tree's author to say. A directory
+        // is made when its turn comes, so that those that wait need not be open.
+        while let Some(Below { id, above, node, path, depth }) = directories.pop() {
             if self.run.options.progress.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let Below { id, directory, path, depth } = below;
-            match self.reader.load_tree(&id) {
-                Ok(nodes) => self.entries(nodes, &directory, &path, depth, &mut directories)?,
-                Err(error) => self.run.error(&path, &error),
+            self.run.check_full()?;
+            if let Some(directory) = self.directory(&above, node, &path) {
+                match self.reader.load_tree(&id) {
+                    Ok(nodes) => self.entries(nodes, &directory, &path, depth, &mut directories)?,
+                    Err(error) => self.run.error(&path, &error),
+                }
+                self.run.finish_directory(directory);
             }
-            self.run.finish_directory(directory);
+            self.run.finish_directory(above);
         }
-        self.batch.restore(self.run)
+        self.flush()
+    }
+
+    /// Restores what was gathered.
+    fn flush(&mut self) -> Result<(), Error> {
+        std::mem::take(&mut self.batch).restore(self.run)?;
+        self.run.links.make(self.run);
+        Ok(())
     }
 
     fn entries(
@@ -65,12 +81,16 @@ impl<'a> Walk<'a> {
     ) -> Result<(), Error> {
         let wanted = self.ahead.get(depth).cloned();
         let within = wanted.is_none();
+        let is_on_the_way = depth + 1 < self.ahead.len();
         let mut kept = HashSet::new();
         let mut found = within;
         let mut below = Vec::new();
         for node in tree.nodes {
             if wanted.as_ref().is_some_and(|name| *name != node.name) {
                 continue;
+            }
+            if is_on_the_way && node.kind != NodeKind::Dir {
+                break;
             }
             found = true;
             let node_path = path.join(OsStr::from_bytes(&node.name));
@@ -79,37 +99,32 @@ impl<'a> Walk<'a> {
                 self.run.error(path, &format_args!("skipped an entry with the forbidden name \"{name}\""));
                 continue;
             }
-            if self.run.options.delete {
+            if !self.run.options.delete.is_empty() {
                 kept.insert(node.name.clone());
             }
-            let is_on_the_way = depth + 1 < self.ahead.len();
-            let is_directory = node.kind == NodeKind::Dir;
-            if !is_on_the_way && self.is_left_out(&node_path, is_directory) {
+            if !is_on_the_way && self.is_left_out(&node_path, node.kind == NodeKind::Dir) {
                 continue;
             }
             match node.kind {
-                NodeKind::Dir => {
-                    let Some(id) = node.subtree else {
-                        self.run.error(&node_path, &"the backup has no tree for this directory");
-                        continue;
-                    };
-                    // With patterns to include, directories are made only for what is in them; not before.
-                    if let Some(made) = self.directory(directory, node, &node_path) {
-                        below.push(Below { id, directory: made, path: node_path, depth: depth + 1 });
+                NodeKind::Dir => match node.subtree {
+                    Some(id) => {
+                        let above = Arc::clone(directory);
+                        below.push(Below { id, above, node, path: node_path, depth: depth + 1 });
                     }
-                }
+                    None => self.run.error(&node_path, &"the backup has no tree for this directory"),
+                },
                 NodeKind::File => self.file(directory, node),
                 _ => self.other(directory, node),
             }
-            if self.batch.is_full() {
-                std::mem::take(&mut self.batch).restore(self.run)?;
+            if self.batch.is_full() || self.run.links.waiting() >= MAX_LINKS {
+                self.flush()?;
             }
         }
         if !found {
             let asked = self.run.options.path.as_deref().unwrap_or(path);
             return Err(Error::Refused(format!("the backup has no {}", asked.display())));
         }
-        if within && self.run.options.delete && depth > 0 {
+        if within && self.run.options.delete.iter().any(|made_of| path.starts_with(made_of)) {
             self.delete_others(directory, path, &kept);
         }
         directories.extend(below.into_iter().rev());
@@ -142,78 +157,91 @@ impl<'a> Walk<'a> {
 
     fn directory(&self, above: &Arc<Directory>, node: Node, path: &Path) -> Option<Arc<Directory>> {
         let name = node.name.clone();
-        let failed = |action: &str, error: Errno| {
-            self.run.error(path, &format_args!("cannot {action} the directory: {error}"));
-            None
-        };
+        let above_and_name = Above::Directory(Arc::clone(above), name.clone());
         if self.run.options.dry_run {
-            return self.look_at_directory(above, node);
+            return Some(self.look_at_directory(above, above_and_name, &name));
         }
-        let mut is_fresh = true;
-        let mut made = make_directory(&above.open, &name);
-        if made == Err(Errno::EXIST) {
-            match Stat::at(above.entry(&name)) {
-                Ok(stat) if stat.mode & 0o170_000 == 0o040_000 => {
-                    is_fresh = false;
-                    made = Ok(());
-                }
-                // A file or a link is in the way.
-                _ => {
-                    made = remove_all(&above.open, &name).and_then(|_| make_directory(&above.open, &name));
-                }
+        match self.make_directory(above, &name) {
+            Ok((open, is_fresh)) => {
+                let stat = match Stat::of(open.as_fd()) {
+                    Ok(stat) => stat,
+                    Err(error) => {
+                        self.run.error(path, &format_args!("cannot look at the directory: {error}"));
+                        return None;
+                    }
+                };
+                add(&self.run.counts.others, 1);
+                // A fresh directory has inherited what the one above has.
+                let has_default_acl = if is_fresh { above.has_default_acl } else { has_default_acl(&open) };
+                let fresh_without_acl = is_fresh && !has_default_acl;
+                let before = if fresh_without_acl { Before::created(&stat) } else { Before::changed(&stat) };
+                Some(Arc::new(Directory {
+                    handle: Some(Handle::new(&self.run.handles, open, &stat)),
+                    above: above_and_name,
+                    node: Some(node),
+                    before,
+                    is_fresh,
+                    is_mount: stat.mount_root == Some(true),
+                    new_file: OnceLock::new(),
+                    has_default_acl,
+                }))
+            }
+            Err((action, error)) => {
+                self.run.note_full(error);
+                self.run.error(path, &format_args!("cannot {action} the directory: {error}"));
+                None
             }
         }
-        if let Err(error) = made {
-            return failed("create", error);
-        }
-        let open = match open_directory(&above.open, &name) {
-            Ok(open) => open,
-            Err(error) => return failed("open", error),
-        };
-        let stat = match Stat::of(open.as_fd()) {
-            Ok(stat) => stat,
-            Err(error) => return failed("look at", error),
-        };
-        add(&self.run.counts.others, 1);
-        // A fresh directory has inherited what the one above has.
-        let has_default_acl = if is_fresh { above.has_default_acl } else { has_default_acl(&open) };
-        let fresh_without_acl = is_fresh && !has_default_acl;
-        let before = if fresh_without_acl { Before::created(&stat) } else { Before::changed(&stat) };
-        Some(Arc::new(Directory {
-            open,
-            path: above.path_of(&name),
-            above: Some(Arc::clone(above)),
-            node: Some(node),
-            before,
-            is_fresh,
-            new_file: OnceLock::new(),
-            has_default_acl,
-        }))
     }
 
-    /// In a dry run, a directory that is not there is stood in for by the one above: nothing is there either way.
-    fn look_at_directory(&self, above: &Arc<Directory>, node: Node) -> Option<Arc<Directory>> {
-        let existing = open_directory(&above.open, &node.name);
-        let is_fresh = existing.is_err() || above.is_fresh;
-        let open = existing.or_else(|_| rustix::io::fcntl_dupfd_cloexec(&above.open, 0)).ok()?;
-        let stat = Stat::of(open.as_fd()).ok()?;
-        Some(Arc::new(Directory {
-            open,
-            path: above.path_of(&node.name),
-            above: Some(Arc::clone(above)),
+    /// Makes a directory if it is not there, and opens it. Gives whether it was made.
+    fn make_directory(&self, above: &Directory, name: &[u8]) -> Result<(OwnedFd, bool), (&'static str, Errno)> {
+        let dir = above.open().map_err(|error| ("reach", error))?;
+        let creating = |error| ("create", error);
+        match make_directory(&dir, name) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let entry = Entry { dir: dir.as_fd(), name, dir_path: Path::new("") };
+                if is_directory(entry) {
+                    return open_accessible(&dir, name).map(|open| (open, false)).map_err(|error| ("open", error));
+                }
+                // A file or a link is in the way.
+                if self.run.options.overwrite == Overwrite::Never {
+                    return Err(creating(Errno::EXIST));
+                }
+                clear(&dir, name, false).map_err(|error| ("make room for", error))?;
+                make_directory(&dir, name).map_err(creating)?;
+            }
+            Err(error) => return Err(creating(error)),
+        }
+        open_directory(&dir, name).map(|open| (open, true)).map_err(|error| ("open", error))
+    }
+
+    /// In a dry run, a directory that is not there has nothing in it.
+    fn look_at_directory(&self, above: &Directory, above_and_name: Above, name: &[u8]) -> Arc<Directory> {
+        let existing = above.open().and_then(|dir| open_directory(&dir, name));
+        let existing = existing.and_then(|open| Ok((Stat::of(open.as_fd())?, open))).ok();
+        let (is_fresh, is_mount) = match &existing {
+            Some((stat, _)) => (above.is_fresh, stat.mount_root == Some(true)),
+            None => (true, false),
+        };
+        Arc::new(Directory {
+            handle: existing.map(|(stat, open)| Handle::new(&self.run.handles, open, &stat)),
+            above: above_and_name,
             node: None,
-            before: Before::changed(&stat),
+            before: above.before,
             is_fresh,
+            is_mount,
             new_file: OnceLock::new(),
             has_default_acl: false,
-        }))
+        })
     }
 
     fn file(&mut self, directory: &Arc<Directory>, node: Node) {
         add(&self.run.counts.bytes_total, node.size);
         self.run.options.progress.found(1, node.size);
         let place = Place { directory: Arc::clone(directory), name: node.name.clone() };
-        if self.run.is_further_name(&place, &node) {
+        if self.run.links.is_further_name(self.run, &place, &node) {
             // Its bytes come with its first name.
             self.run.options.progress.bytes_done(node.size);
             return;
@@ -227,35 +255,59 @@ impl<'a> Walk<'a> {
             add(&self.run.counts.others, u64::from(self.run.options.dry_run));
             return;
         }
-        if self.run.is_further_name(&place, &node) {
+        if self.run.links.is_further_name(self.run, &place, &node) {
             return;
         }
-        let mut made = create(directory.entry(&node.name), &node);
-        if made.as_ref().is_err_and(|error| error.source.kind() == std::io::ErrorKind::AlreadyExists) {
-            if self.run.options.overwrite == Overwrite::Never {
-                return;
-            }
-            // What is there may be the same; but a link's target cannot be changed, only replaced.
-            if let Err(error) = remove_all(&directory.open, &node.name) {
-                return self.run.error(&place.path(), &format_args!("cannot replace what is there: {error}"));
-            }
-            made = create(directory.entry(&node.name), &node);
-        }
-        match made.and_then(|_| Stat::at(directory.entry(&node.name))) {
-            Ok(stat) => {
+        match self.make_other(&place, &node) {
+            Ok(Some(before)) => {
                 add(&self.run.counts.others, 1);
-                self.run.finish_file(&place, &node, None, &Before::changed(&stat));
+                self.run.finish_file(&place, &node, None, &before);
             }
-            Err(error) => self.run.error(&error.path, &format_args!("cannot {}: {}", error.action, error.source)),
+            Ok(None) => self.run.links.forget(self.run, &place, &node),
+            Err(error) => {
+                self.run.links.forget(self.run, &place, &node);
+                self.run.error(&place.path(), &format_args!("cannot {}: {}", error.action, error.source));
+            }
         }
     }
 
+    /// Makes a link, fifo or device unless it is there already; `None` if something there is to be left.
+    fn make_other(&self, place: &Place, node: &Node) -> Result<Option<Before>, AttributeError> {
+        let path = Path::new("");
+        let opened = place.directory.open().map_err(|error| AttributeError {
+            path: path.to_owned(),
+            action: crate::attributes::Action::Create("entry in its directory"),
+            source: error.into(),
+        });
+        let dir = opened?;
+        let entry = Entry { dir: dir.as_fd(), name: &node.name, dir_path: path };
+        match create(entry, node) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {
+                let stat = Stat::at(entry)?;
+                if should_leave(self.run.options.overwrite, &stat, node.mtime) {
+                    return Ok(None);
+                }
+                if is_the_same(entry, &stat, node) {
+                    return Ok(Some(Before::untouched(&stat)));
+                }
+                if clear(&dir, &node.name, !self.run.options.delete.is_empty()).is_err() {
+                    return Err(error);
+                }
+                create(entry, node)?;
+            }
+            made => drop(made?),
+        }
+        Ok(Some(Before::changed(&Stat::at(entry)?)))
+    }
+
     fn delete_others(&self, directory: &Directory, path: &Path, kept: &HashSet<Box<[u8]>>) {
-        if directory.is_fresh {
+        // A backup that stays on one file system knows only an empty directory where another one is mounted.
+        if directory.is_fresh || directory.is_mount && kept.is_empty() {
             return;
         }
-        let present = match names(&directory.open) {
-            Ok(present) => present,
+        let listed = directory.open().and_then(|open| Ok((names(&open)?, open)));
+        let (present, open) = match listed {
+            Ok(listed) => listed,
             Err(error) => return self.run.error(path, &format_args!("cannot list the directory: {error}")),
         };
         for name in present {
@@ -268,18 +320,33 @@ impl<'a> Walk<'a> {
                 add(&self.run.counts.deleted, 1);
                 continue;
             }
-            match remove_all(&directory.open, &name) {
+            match remove_all(&open, &name) {
                 Ok(removed) => add(&self.run.counts.deleted, removed),
-                Err(error) => self.run.error(&directory.path_of(&name), &format_args!("cannot remove it: {error}")),
+                Err(error) => {
+                    let path = directory.path().join(OsStr::from_bytes(&name));
+                    self.run.error(&path, &format_args!("cannot remove it: {error}"));
+                }
             }
         }
     }
 }
 
-/// A directory still to be walked.
+/// Whether a link, fifo or device is there already, attributes aside.
+fn is_the_same(entry: Entry<'_>, stat: &Stat, node: &Node) -> bool {
+    let kind = NodeKind::of_file_mode(repository::tree::file_mode_from_st_mode(stat.mode));
+    kind == node.kind
+        && match node.kind {
+            NodeKind::Symlink => link_target(entry).is_ok_and(|target| target == node.link_target),
+            NodeKind::BlockDevice | NodeKind::CharDevice => stat.rdev == node.device,
+            _ => true,
+        }
+}
+
+/// A directory still to be made and walked.
 struct Below {
     id: Id,
-    directory: Arc<Directory>,
+    above: Arc<Directory>,
+    node: Node,
     /// In the backup.
     path: PathBuf,
     depth: usize,

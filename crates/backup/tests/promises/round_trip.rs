@@ -137,7 +137,7 @@ fn a_sparse_file_of_50_gb_comes_back_in_seconds() {
 }
 
 #[test]
-fn attributes_of_a_swap_or_read_only_mount_do_not_matter() {
+fn a_file_that_nobody_may_change_is_backed_up() {
     // A file that nobody may change even as root, where the file system has such a flag.
     let source = Scratch::new();
     let file = source.path().join("immutable");

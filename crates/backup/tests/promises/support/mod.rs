@@ -228,7 +228,7 @@ pub(crate) fn restore_with(
         path: None,
         include: None,
         exclude: None,
-        delete: false,
+        delete: Vec::new(),
         overwrite: Overwrite::Always,
         dry_run: false,
         verify: false,

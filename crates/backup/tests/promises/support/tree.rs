@@ -57,9 +57,13 @@ impl std::fmt::Debug for Facts {
 /// Looks at everything below `root`, and at itself under the name ".".
 pub(crate) fn look(root: &Path) -> Vec<(Facts, Layout)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut seen = HashMap::new();
+    if !root.is_dir() {
+        let above = openat(CWD, root.parent().unwrap(), flags, Mode::empty()).unwrap();
+        return vec![facts(&above, root.file_name().unwrap().as_bytes(), 0, &mut seen, 0)];
+    }
     let mut open =
         openat(CWD, root, flags, Mode::empty()).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
-    let mut seen = HashMap::new();
     let mut all = vec![facts(&open, b".", 0, &mut seen, 0)];
     // What is left to look at on each level above.
     let mut left = vec![names(&open)];
