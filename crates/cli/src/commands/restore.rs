@@ -86,7 +86,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
             path: command.backup.path.clone(),
             include: None,
             exclude: None,
-            delete: command.delete,
+            delete: if command.delete { record.paths.iter().map(PathBuf::from).collect() } else { Vec::new() },
             overwrite: command.overwrite.into(),
             dry_run: command.dry_run,
             verify: command.verify,
