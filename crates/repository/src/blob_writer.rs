@@ -164,6 +164,8 @@ impl BlobWriter {
         drop(saver);
         self.stop_writers();
         if let Some(error) = lock(&self.shared.failure).take() {
+            // What was stored before is worth an index, if the storage takes one by now: the next run goes on there.
+            let _ = self.shared.write_index(true);
             return Err(error);
         }
         sent?;

@@ -30,6 +30,7 @@ pub(super) struct ChunkJob {
 /// A file whose pieces are being stored.
 pub(super) struct OpenFile {
     place: Place,
+    stat: Stat,
     state: Mutex<FileState>,
     /// Pieces still to come, and one for the reading itself.
     missing: AtomicUsize,
@@ -89,6 +90,8 @@ impl Worker<'_> {
         };
         match done {
             // The end of the run is no fault of the file.
+            Err(_) if self.run.is_stopped() => {}
+            // It was not the file that failed.
             Err(_) if self.run.is_stopped() => {}
             Err(error) => {
                 self.run.source_error(&job.place.path(), &format_args!("cannot read it: {error}"));
@@ -172,6 +175,7 @@ impl Worker<'_> {
     fn read_large(&mut self, open: &OwnedFd, job: &FileJob, stat: &Stat) -> io::Result<Read> {
         let file = Arc::new(OpenFile {
             place: job.place.clone(),
+            stat: *stat,
             state: Mutex::new(FileState { node: None, pieces: Vec::new() }),
             missing: AtomicUsize::new(1),
         });
@@ -181,7 +185,7 @@ impl Worker<'_> {
         loop {
             if chunk.is_empty() {
                 // Zeros are cut at the minimum, so a hole is a row of the same piece, without reading it.
-                while holes.cover(open, position, MIN_BYTES as u64) {
+                while !self.run.should_stop() && holes.cover(open, position, MIN_BYTES as u64) {
                     let Some(zeros) = self.zeros() else { return Err(io::Error::other("the run has failed")) };
                     file.missing.fetch_add(1, Ordering::Relaxed);
                     file.add(Some((number, zeros)));
@@ -219,7 +223,7 @@ impl Worker<'_> {
                 }
                 return Ok(Read { bytes: position, content: None });
             }
-            if self.run.is_stopped() {
+            if self.run.should_stop() {
                 return Err(io::Error::from(io::ErrorKind::Interrupted));
             }
         }
@@ -240,15 +244,25 @@ impl Worker<'_> {
         let Some(id) = self.store(&bytes) else { return };
         self.run.give_back(bytes);
         if let Some(node) = file.add(Some((number, id))) {
-            self.run.entry_is_there(&file.place, node, self);
+            self.finish_large(&file, node);
         }
+    }
+
+    fn finish_large(&mut self, file: &OpenFile, node: Node) {
+        if file.stat.links > 1
+            && node.size == file.stat.size
+            && let Some(content) = &node.content
+        {
+            self.run.hard_links.put((file.stat.device, file.stat.inode), &file.stat, content.clone());
+        }
+        self.run.entry_is_there(&file.place, node, self);
     }
 
     fn finish_reading(&mut self, node: Node) {
         let Some(file) = self.reading.take() else { return };
         file.state.lock().expect("no panic while a file is held").node = Some(node);
         if let Some(node) = file.add(None) {
-            self.run.entry_is_there(&file.place, node, self);
+            self.finish_large(&file, node);
         }
     }
 

@@ -26,7 +26,7 @@ impl Worker<'_> {
         let DirectoryJob { directory, above, target, device } = job;
         let whole = matches!(target, Target::Whole);
         let path = directory.path_of(OsStr::new(""));
-        let opened = open(&directory, above.as_deref());
+        let opened = open(&directory, above.as_deref(), whole);
         let (open, stat) = match opened.and_then(|open| Stat::of(open.as_fd()).map(|stat| (open, stat))) {
             Ok(opened) => opened,
             Err(error) => {
@@ -110,11 +110,15 @@ impl Worker<'_> {
             Ok(stat) => stat,
             Err(error) => return self.run.source_error(&error.path, &error.source),
         };
-        let kind = stat.mode & S_IFMT;
         let target = match &mut gathering.targets {
             None if self.is_excluded(directory, &name, &stat) => return,
             None => Target::Whole,
             Some(below) => below.remove(&name).unwrap_or(Target::Whole),
+        };
+        let kind = match target {
+            Target::Whole => stat.mode & S_IFMT,
+            // On the way to a target a link is followed, as the path says; what is no directory fails to open as one.
+            Target::Above(_) => S_IFDIR,
         };
         // The order of the names is that of the parent's tree, also where an entry is skipped here.
         let previous = gathering.previous.take(&name);
@@ -241,8 +245,10 @@ struct Gathering<'a> {
     directories: Vec<DirectoryJob>,
 }
 
-fn open(directory: &Directory, above: Option<&OwnedFd>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+/// What is on the way to a target may be a link; what lies below one must be what was listed.
+fn open(directory: &Directory, above: Option<&OwnedFd>, is_target: bool) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = if is_target { flags | OFlags::NOFOLLOW } else { flags };
     let open = |flags| match above {
         Some(above) => openat(above, directory.name(), flags, Mode::empty()),
         None => openat(CWD, "/", flags, Mode::empty()),
@@ -267,6 +273,8 @@ fn list(open: &OwnedFd) -> Result<Vec<OsString>, Errno> {
         }
     }
     names.sort_unstable();
+    // One that is removed and made again meanwhile may be listed twice.
+    names.dedup();
     Ok(names)
 }
 

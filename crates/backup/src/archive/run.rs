@@ -109,6 +109,14 @@ impl<'a> Run<'a> {
         self.stopped.load(Ordering::Acquire)
     }
 
+    /// Whether to stop: the run has ended, or was cancelled, which this notices.
+    pub(super) fn should_stop(&self) -> bool {
+        if self.options.progress.is_cancelled() {
+            self.fail(Error::Cancelled);
+        }
+        self.is_stopped()
+    }
+
     /// An entry that came later is there.
     pub(super) fn entry_is_there(&self, place: &Place, node: Node, worker: &mut Worker<'_>) {
         if let Some(complete) = place.directory.add(Some((place.position, Some(node)))) {
@@ -185,20 +193,36 @@ impl<'a> Run<'a> {
 /// Contents of files with several names, so that each is read once.
 #[derive(Default)]
 pub(super) struct HardLinks {
-    known: Mutex<HashMap<(u64, u64), (Moment, Moment, u64, Vec<Id>)>>,
+    known: Mutex<HashMap<(u64, u64), KnownInode>>,
+}
+
+struct KnownInode {
+    /// Times of modification and change, and size, when it was read.
+    state: (Moment, Moment, u64),
+    content: Vec<Id>,
+    /// Names still to come; some may lie outside of the backup.
+    others: u32,
 }
 
 impl HardLinks {
     /// The content, if the inode was read before and has not changed since.
     pub(super) fn get(&self, inode: (u64, u64), stat: &Stat) -> Option<Vec<Id>> {
-        let known = self.known.lock().expect("no panic while the links are held");
-        let (mtime, ctime, size, content) = known.get(&inode)?;
-        let same = (*mtime, *ctime, *size) == (stat.mtime, stat.ctime, stat.size);
-        same.then(|| content.clone())
+        let mut known = self.known.lock().expect("no panic while the links are held");
+        let inode_state = known.get_mut(&inode)?;
+        if inode_state.state != (stat.mtime, stat.ctime, stat.size) {
+            return None;
+        }
+        inode_state.others = inode_state.others.saturating_sub(1);
+        // Nobody will ask for it again.
+        if inode_state.others == 0 {
+            return known.remove(&inode).map(|known| known.content);
+        }
+        Some(inode_state.content.clone())
     }
 
     pub(super) fn put(&self, inode: (u64, u64), stat: &Stat, content: Vec<Id>) {
         let mut known = self.known.lock().expect("no panic while the links are held");
-        known.insert(inode, (stat.mtime, stat.ctime, stat.size, content));
+        let state = (stat.mtime, stat.ctime, stat.size);
+        known.insert(inode, KnownInode { state, content, others: stat.links.saturating_sub(1) });
     }
 }

@@ -39,8 +39,8 @@ impl Worker<'_> {
                     }
                 }
             };
-            if self.run.options.progress.is_cancelled() {
-                self.run.fail(repository::Error::Cancelled);
+            if self.run.should_stop() {
+                return;
             }
             match job {
                 Job::Chunk(job) => self.chunk(job),
