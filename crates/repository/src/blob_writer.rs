@@ -266,13 +266,7 @@ impl BlobSaver {
     }
 
     /// Seals what was packed, and adds it to an open pack.
-    fn add(
-        &mut self,
-        id: Id,
-        kind: BlobKind,
-        plain_length: usize,
-        uncompressed_length: u32,
-    ) -> Result<Saved, Error> {
+    fn add(&mut self, id: Id, kind: BlobKind, plain_length: usize, uncompressed_length: u32) -> Result<Saved, Error> {
         let shared = Arc::clone(&self.shared);
         let sealed = self.packing.packed();
         shared.repository.key().seal_in_place(sealed);

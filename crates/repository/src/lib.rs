@@ -35,4 +35,4 @@ pub mod tree;
 pub use compression::{Packing, Unpacking};
 pub use error::Error;
 pub use removal::forget;
-pub use repository::{BlobReader, InitOptions, Repository, list_keys, wrong_hash};
+pub use repository::{BlobReader, InitOptions, NamedKey, NamedRecord, Repository, list_keys, wrong_hash};

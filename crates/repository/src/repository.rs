@@ -20,6 +20,12 @@ use crate::tree::Tree;
 /// Marks a compressed file, before its zstd frame. Plain JSON begins with `{` or `[` instead.
 const COMPRESSED: u8 = 2;
 
+/// A record with its name.
+pub type NamedRecord = (Id, BackupRecord);
+
+/// A key file with its name, or what is wrong with it.
+pub type NamedKey = (Id, Result<KeyFile, Error>);
+
 /// How a new repository shall be.
 #[derive(Clone, Debug, Default)]
 pub struct InitOptions {
@@ -218,7 +224,7 @@ impl Repository {
     }
 
     /// All records that can be read, oldest first, and what is wrong with the others.
-    pub fn backups(&self) -> Result<(Vec<(Id, BackupRecord)>, Vec<Error>), Error> {
+    pub fn backups(&self) -> Result<(Vec<NamedRecord>, Vec<Error>), Error> {
         let mut records = Vec::new();
         let mut damaged = Vec::new();
         for (id, _) in self.storage.list(FileKind::Backup)? {
@@ -332,7 +338,7 @@ fn write_key(storage: &dyn Storage, key: &MasterKey, password: &[u8], holder: &H
 }
 
 /// Every key file with its name, without opening it.
-pub fn list_keys(storage: &dyn Storage) -> Result<Vec<(Id, Result<KeyFile, Error>)>, Error> {
+pub fn list_keys(storage: &dyn Storage) -> Result<Vec<NamedKey>, Error> {
     let mut keys = Vec::new();
     for (id, _) in storage.list(FileKind::Key)? {
         let file = StoredFile::new(FileKind::Key, id);

@@ -196,7 +196,7 @@ impl Worker<'_> {
             }
             let gathered = chunk.len();
             let left = stat.size.saturating_sub(position + gathered as u64);
-            let want = MIN_BYTES.saturating_sub(gathered).max(READ_BYTES).min(MAX_BYTES);
+            let want = MIN_BYTES.saturating_sub(gathered).clamp(READ_BYTES, MAX_BYTES);
             let want = usize::try_from(left).unwrap_or(want).min(want);
             if want > 0 && gathered < MAX_BYTES {
                 append(open, position + gathered as u64, want, &mut chunk)?;

@@ -128,7 +128,7 @@ impl Batch {
     /// Restores the files of the batch.
     pub(super) fn restore(mut self, run: &Run<'_>) -> Result<(), Error> {
         let key = |piece: &Piece| (piece.location.pack, piece.location.blob.offset);
-        self.pieces.sort_unstable_by(|a, b| (key(a), a.file, a.offset).cmp(&(key(b), b.file, b.offset)));
+        self.pieces.sort_unstable_by_key(|piece| (key(piece), piece.file, piece.offset));
         let spans = spans(&self.pieces);
         let (next_span, next_file) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let work = || {

@@ -233,7 +233,7 @@ mod tests {
                 let expected = blob(seed);
                 let found = index.get(expected.kind, &expected.id).expect("it was added");
                 assert_eq!(found.blob, expected);
-                assert_eq!(found.pack, crate::hash::sha256(&[(seed / 10) as u8, 1, (seed / 10 >> 8) as u8]));
+                assert_eq!(found.pack, crate::hash::sha256(&[(seed / 10) as u8, 1, ((seed / 10) >> 8) as u8]));
                 let position = index.position(expected.kind, &expected.id).expect("it was added");
                 assert_eq!(index.at(position).blob, expected);
                 let other = if expected.kind == BlobKind::Data { BlobKind::Tree } else { BlobKind::Data };
