@@ -16,18 +16,19 @@ use crate::blob::{BlobKind, PackedBlob};
 use crate::compression::Packing;
 use crate::crypto;
 use crate::error::Error;
-use crate::hash::{Sha256, sha256, update_pair};
+use crate::hash::sha256;
 use crate::id::Id;
 use crate::index::{Index, file};
 use crate::lock::Lock;
-use crate::pack::PackBuilder;
+use crate::pack::{Pack, PackBuilder};
 use crate::repository::Repository;
 use crate::storage::{FileKind, StoredFile};
 
 /// restic's default: a pack is closed when it has this many bytes.
 pub const PACK_BYTES: usize = 16 << 20;
-/// restic spreads data over two open packs at random, so that the packs' sizes tell less about the chunks'.
-const OPEN_DATA_PACKS: usize = 2;
+/// restic spreads data over two open packs at random, so that the packs' sizes tell less about the chunks'. We have
+/// one for each core, as each hashes beside one of them.
+const MIN_OPEN_DATA_PACKS: usize = 2;
 /// An index file is written at the latest after this time, so that a crash loses little work.
 const INDEX_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Threads that wait for the storage.
@@ -62,7 +63,7 @@ pub struct Added {
 /// Adds blobs to a repository.
 pub struct BlobWriter {
     shared: Arc<Shared>,
-    packs: Sender<FullPack>,
+    packs: Sender<Pack>,
     writers: Vec<JoinHandle<()>>,
 }
 
@@ -72,7 +73,7 @@ struct Shared {
     destination: Destination,
     /// Blobs some thread of this run stores or has stored, for each kind.
     claims: [Vec<Mutex<HashSet<Id>>>; 2],
-    data_packs: [Mutex<PackBuilder>; OPEN_DATA_PACKS],
+    data_packs: Vec<Mutex<PackBuilder>>,
     tree_pack: Mutex<PackBuilder>,
     /// Buffers of packs that were written, to be filled again.
     buffers: Mutex<Vec<Vec<u8>>>,
@@ -95,22 +96,18 @@ struct Unindexed {
     since: Instant,
 }
 
-struct FullPack {
-    id: Id,
-    bytes: Vec<u8>,
-    blobs: Vec<PackedBlob>,
-}
-
 impl BlobWriter {
     /// Starts the writing threads.
     pub fn new(repository: &Arc<Repository>, index: &Arc<Index>, destination: Destination) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let open_data_packs = cores.max(MIN_OPEN_DATA_PACKS);
         let shards = || (0..SHARDS).map(|_| Mutex::default()).collect();
         let shared = Arc::new(Shared {
             repository: Arc::clone(repository),
             index: Arc::clone(index),
             destination,
             claims: [shards(), shards()],
-            data_packs: Default::default(),
+            data_packs: (0..open_data_packs).map(|_| Mutex::default()).collect(),
             tree_pack: Mutex::default(),
             buffers: Mutex::default(),
             unindexed: Mutex::new(Unindexed { packs: Vec::new(), blobs: 0, since: Instant::now() }),
@@ -137,7 +134,6 @@ impl BlobWriter {
             shared: Arc::clone(&self.shared),
             packs: self.packs.clone(),
             packing: Packing::new(),
-            unhashed: None,
             random: u64::from_le_bytes(seed) | 1,
         }
     }
@@ -154,13 +150,15 @@ impl BlobWriter {
         }
     }
 
-    /// Stores what is left in open packs and writes the index. All savers must be dropped or flushed before.
+    /// Stores what is left in open packs and writes the index. All savers must be dropped before.
     pub fn finish(mut self) -> Result<Added, Error> {
-        let mut saver = self.saver();
-        let open = self.shared.data_packs.iter().chain([&self.shared.tree_pack]);
-        let open: Vec<_> = open.map(|pack| std::mem::take(&mut *lock(pack))).collect();
-        let sent = open.into_iter().filter(|pack| !pack.is_empty()).try_for_each(|pack| saver.close(pack));
-        let sent = sent.and_then(|()| saver.flush());
+        let saver = self.saver();
+        for pack in self.shared.data_packs.iter().chain([&self.shared.tree_pack]) {
+            let pack = std::mem::take(&mut *lock(pack));
+            if !pack.is_empty() {
+                saver.close(pack);
+            }
+        }
         drop(saver);
         self.stop_writers();
         if let Some(error) = lock(&self.shared.failure).take() {
@@ -168,7 +166,6 @@ impl BlobWriter {
             let _ = self.shared.write_index(true);
             return Err(error);
         }
-        sent?;
         self.shared.write_index(true)?;
         Ok(self.added())
     }
@@ -196,19 +193,9 @@ impl Drop for BlobWriter {
 /// Saves blobs for one thread.
 pub struct BlobSaver {
     shared: Arc<Shared>,
-    packs: Sender<FullPack>,
+    packs: Sender<Pack>,
     packing: Packing,
-    /// A full pack whose hash is computed alongside those of the next blobs: two at once take little longer
-    /// than one.
-    unhashed: Option<Unhashed>,
     random: u64,
-}
-
-struct Unhashed {
-    bytes: Vec<u8>,
-    blobs: Vec<PackedBlob>,
-    hash: Sha256,
-    hashed: usize,
 }
 
 /// What became of a blob.
@@ -223,7 +210,7 @@ pub struct Saved {
 impl BlobSaver {
     /// Stores a blob, unless the repository has it.
     pub fn save(&mut self, kind: BlobKind, plain: &[u8]) -> Result<Saved, Error> {
-        let id = self.hash(plain);
+        let id = self.hash(kind, plain);
         self.save_as(id, kind, plain)
     }
 
@@ -268,22 +255,16 @@ impl BlobSaver {
     /// Seals what was packed, and adds it to an open pack.
     fn add(&mut self, id: Id, kind: BlobKind, plain_length: usize, uncompressed_length: u32) -> Result<Saved, Error> {
         let shared = Arc::clone(&self.shared);
+        let open = match kind {
+            BlobKind::Tree => &shared.tree_pack,
+            BlobKind::Data => &shared.data_packs[self.random_pack()],
+        };
         let sealed = self.packing.packed();
         shared.repository.key().seal_in_place(sealed);
         let stored_bytes = crate::pack::stored_size(sealed.len() as u32, uncompressed_length != 0);
         shared.added.blobs[kind as usize].fetch_add(1, Ordering::Relaxed);
         shared.added.plain_bytes.fetch_add(plain_length as u64, Ordering::Relaxed);
         shared.added.stored_bytes.fetch_add(stored_bytes, Ordering::Relaxed);
-        let open = match kind {
-            BlobKind::Tree => &shared.tree_pack,
-            BlobKind::Data => {
-                // xorshift: which of two packs needs no better randomness, but this many calls need speed.
-                self.random ^= self.random << 13;
-                self.random ^= self.random >> 7;
-                self.random ^= self.random << 17;
-                &shared.data_packs[(self.random >> 32) as usize % OPEN_DATA_PACKS]
-            }
-        };
         let full = {
             let mut pack = lock(open);
             if pack.is_empty() {
@@ -294,50 +275,45 @@ impl BlobSaver {
             full.then(|| std::mem::take(&mut *pack))
         };
         if let Some(pack) = full {
-            self.close(pack)?;
+            self.close(pack);
+            self.check()?;
         }
         Ok(Saved { id, stored_bytes })
     }
 
-    fn hash(&mut self, plain: &[u8]) -> Id {
-        let Some(pack) = &mut self.unhashed else { return sha256(plain) };
-        let mut hash = Sha256::new();
-        let rest = &pack.bytes[pack.hashed..];
-        let take = rest.len().min(plain.len());
-        update_pair(&mut hash, plain, &mut pack.hash, &rest[..take]);
-        pack.hashed += take;
-        if pack.hashed == pack.bytes.len() {
-            // The error, if any, is the writers', and comes back with the next pack or at the end.
-            let _ = self.flush();
+    /// Hashes a plaintext, data beside one of the open packs.
+    fn hash(&mut self, kind: BlobKind, plain: &[u8]) -> Id {
+        if kind == BlobKind::Tree {
+            return sha256(plain);
         }
-        hash.finish()
+        // Another thread may hash beside the one, and then the other one has something left to hash, too.
+        let first = self.random_pack();
+        let mut packs = self.shared.data_packs[first..].iter().chain(&self.shared.data_packs[..first]);
+        match packs.find_map(|pack| pack.try_lock().ok()) {
+            Some(mut pack) => pack.hash_beside(plain),
+            None => sha256(plain),
+        }
     }
 
-    fn close(&mut self, pack: PackBuilder) -> Result<(), Error> {
-        self.flush()?;
-        let (bytes, blobs) = pack.finish(self.shared.repository.key());
-        self.unhashed = Some(Unhashed { bytes, blobs, hash: Sha256::new(), hashed: 0 });
-        Ok(())
+    fn random_pack(&mut self) -> usize {
+        // xorshift: which of a few packs needs no better randomness, but this many calls need speed.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 32) as usize % self.shared.data_packs.len()
     }
 
-    /// Hands over a pack this thread still has. To be called before it waits for anything.
-    pub fn flush(&mut self) -> Result<(), Error> {
-        if let Some(Unhashed { bytes, blobs, mut hash, hashed }) = self.unhashed.take() {
-            hash.update(&bytes[hashed..]);
-            let pack = FullPack { id: hash.finish(), bytes, blobs };
-            self.packs.send(pack).expect("the writers outlive the savers");
-        }
+    fn close(&self, pack: PackBuilder) {
+        let pack = pack.finish(self.shared.repository.key());
+        self.packs.send(pack).expect("the writers outlive the savers");
+    }
+
+    /// Whether packs could be written so far. The error itself comes from [`BlobWriter::finish`].
+    pub fn check(&self) -> Result<(), Error> {
         match &*lock(&self.shared.failure) {
-            // The error itself is for `finish`.
             Some(error) => Err(Error::Earlier(error.to_string())),
             None => Ok(()),
         }
-    }
-}
-
-impl Drop for BlobSaver {
-    fn drop(&mut self) {
-        let _ = self.flush();
     }
 }
 
@@ -346,7 +322,7 @@ impl Shared {
         lock(&self.claims[kind as usize][usize::from(id.0[0]) % SHARDS]).insert(id)
     }
 
-    fn write_packs(&self, packs: &Receiver<FullPack>) {
+    fn write_packs(&self, packs: &Receiver<Pack>) {
         for pack in packs {
             // After a failure the rest is thrown away, so that nobody waits for room.
             if lock(&self.failure).is_some() {
@@ -358,8 +334,8 @@ impl Shared {
         }
     }
 
-    fn write_pack(&self, pack: FullPack) -> Result<(), Error> {
-        let FullPack { id, mut bytes, blobs } = pack;
+    fn write_pack(&self, pack: Pack) -> Result<(), Error> {
+        let Pack { id, mut bytes, blobs } = pack;
         if let Destination::Repository(lock) = &self.destination {
             lock.confirm()?;
             self.repository.storage().write(&StoredFile::new(FileKind::Pack, id), &bytes)?;

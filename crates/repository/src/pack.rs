@@ -4,6 +4,7 @@
 
 use crate::blob::{BlobKind, PackedBlob};
 use crate::crypto::{self, MasterKey};
+use crate::hash::{Sha256, update_pair};
 use crate::id::Id;
 
 /// The header's length at the end of a pack, in bytes.
@@ -43,18 +44,42 @@ pub enum PackError {
     },
 }
 
-/// A pack that is being filled, in memory.
+/// A pack that is being filled, in memory. Its hash, which becomes its name, keeps up with it.
 #[derive(Default)]
 pub struct PackBuilder {
     bytes: Vec<u8>,
     blobs: Vec<PackedBlob>,
+    hash: Sha256,
+    /// How many of the bytes are in the hash.
+    hashed: usize,
+}
+
+/// A pack that is complete.
+pub struct Pack {
+    /// Its name.
+    pub id: Id,
+    /// Blobs, header and the header's length.
+    pub bytes: Vec<u8>,
+    /// What is in it.
+    pub blobs: Vec<PackedBlob>,
 }
 
 impl PackBuilder {
     /// An empty pack that fills a buffer used before.
     pub fn in_buffer(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
-        PackBuilder { bytes, blobs: Vec::new() }
+        PackBuilder { bytes, ..PackBuilder::default() }
+    }
+
+    /// Hashes a plaintext, and beside it what of this pack is not in its hash yet: two at once take little longer
+    /// than one.
+    pub fn hash_beside(&mut self, plain: &[u8]) -> Id {
+        let behind = &self.bytes[self.hashed..];
+        let beside = &behind[..behind.len().min(plain.len())];
+        let mut hash = Sha256::new();
+        update_pair(&mut hash, plain, &mut self.hash, beside);
+        self.hashed += beside.len();
+        hash.finish()
     }
 
     /// Appends a sealed blob. The pack stays below 4 GiB: it is written long before.
@@ -80,8 +105,8 @@ impl PackBuilder {
         (self.blobs.len() + 1) * COMPRESSED_ENTRY + crypto::OVERHEAD > MAX_HEADER
     }
 
-    /// Appends the header. Gives the pack's bytes and what is in it.
-    pub fn finish(mut self, key: &MasterKey) -> (Vec<u8>, Vec<PackedBlob>) {
+    /// Appends the header.
+    pub fn finish(mut self, key: &MasterKey) -> Pack {
         let mut header = vec![0; crypto::IV_BYTES];
         for blob in &self.blobs {
             let kind = match blob.kind {
@@ -100,7 +125,8 @@ impl PackBuilder {
         self.bytes.extend_from_slice(&header);
         let length = u32::try_from(header.len()).expect("headers are at most 16 MiB");
         self.bytes.extend_from_slice(&length.to_le_bytes());
-        (self.bytes, self.blobs)
+        self.hash.update(&self.bytes[self.hashed..]);
+        Pack { id: self.hash.finish(), bytes: self.bytes, blobs: self.blobs }
     }
 }
 

@@ -68,11 +68,6 @@ impl Queue {
         None
     }
 
-    /// The next job if there is one now.
-    pub(super) fn try_next(&self) -> Option<Job> {
-        self.lock().next()
-    }
-
     /// Waits for the next job; `None` when the run has ended.
     pub(super) fn next(&self) -> Option<Job> {
         let mut waiting = self.lock();

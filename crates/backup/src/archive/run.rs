@@ -21,6 +21,8 @@ use crate::attributes::{Context, Moment, Stat};
 
 /// Buffers kept for the pieces of large files; more may be in use.
 const SPARE_BUFFERS: usize = 4;
+/// Larger buffers, in bytes, are not kept: few pieces need them, and they would all grow to the largest in time.
+const MAX_SPARE_BYTES: usize = 4 << 20;
 
 pub(super) struct Run<'a> {
     pub(super) options: &'a Options<'a>,
@@ -184,7 +186,7 @@ impl<'a> Run<'a> {
     pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut buffers = self.buffers.lock().expect("no panic while the buffers are held");
-        if buffers.len() < SPARE_BUFFERS {
+        if buffers.len() < SPARE_BUFFERS && buffer.capacity() <= MAX_SPARE_BYTES {
             buffers.push(buffer);
         }
     }

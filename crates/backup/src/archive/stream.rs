@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use repository::blob::BlobKind;
 use repository::blob_writer::{BlobSaver, BlobWriter, Destination};
 use repository::chunker::{Chunker, MAX_BYTES};
@@ -198,20 +198,7 @@ impl Run {
 
     /// Stores pieces until no more come.
     fn store_pieces(&self, mut saver: BlobSaver) {
-        loop {
-            let piece = match self.pieces.try_recv() {
-                Ok(piece) => piece,
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => {
-                    // Nobody knows how long the next piece takes; a full pack should not wait along.
-                    self.note(saver.flush());
-                    match self.pieces.recv() {
-                        Ok(piece) => piece,
-                        Err(_) => break,
-                    }
-                }
-            };
-            let Piece { number, mut bytes } = piece;
+        for Piece { number, mut bytes } in &self.pieces {
             // After a failure the pieces are only taken, so that the reading thread never waits for nobody.
             if self.failed.load(Ordering::Acquire) {
                 continue;
@@ -226,7 +213,6 @@ impl Run {
             bytes.clear();
             self.spare.lock().expect("no panic while buffers are held").push(bytes);
         }
-        self.note(saver.flush());
     }
 
     fn note<T>(&self, result: Result<T, Error>) -> Option<T> {
@@ -257,7 +243,6 @@ fn store_trees(
         node.subtree = Some(subtree);
     }
     let root = store_tree(saver, &node)?;
-    saver.flush()?;
     Ok((root, names.len() as u64 - 1))
 }
 

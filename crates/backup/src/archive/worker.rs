@@ -25,20 +25,7 @@ pub(super) struct Worker<'a> {
 impl Worker<'_> {
     /// Works until the run ends.
     pub(super) fn work(mut self) {
-        loop {
-            let job = match self.run.queue.try_next() {
-                Some(job) => job,
-                None => {
-                    // Nobody knows how long the wait will be; a full pack should not wait along.
-                    if let Err(error) = self.saver.flush() {
-                        self.run.fail(error);
-                    }
-                    match self.run.queue.next() {
-                        Some(job) => job,
-                        None => return,
-                    }
-                }
-            };
+        while let Some(job) = self.run.queue.next() {
             if self.run.should_stop() {
                 return;
             }
