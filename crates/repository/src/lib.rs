@@ -13,6 +13,7 @@ pub mod check;
 pub mod chunker;
 mod compression;
 pub mod config;
+pub mod copy;
 pub mod crypto;
 mod error;
 pub mod hash;
@@ -28,7 +29,9 @@ pub mod prune;
 pub mod reachable;
 pub mod record;
 mod removal;
+pub mod repair;
 mod repository;
+pub mod statistics;
 pub mod storage;
 pub mod tree;
 
