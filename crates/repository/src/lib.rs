@@ -28,6 +28,7 @@ pub mod prune;
 pub mod reachable;
 pub mod record;
 mod removal;
+pub mod repair;
 mod repository;
 pub mod storage;
 pub mod tree;

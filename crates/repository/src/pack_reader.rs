@@ -5,6 +5,7 @@ use crate::compression::{self, Unpacking};
 use crate::error::Error;
 use crate::hash::sha256;
 use crate::id::Id;
+use crate::pack::{self, PackError, TRAILER};
 use crate::repository::{Repository, wrong_hash};
 use crate::storage::{FileKind, StorageError, StoredFile};
 
@@ -111,4 +112,28 @@ impl<'a> PackReader<'a> {
         }
         Ok(())
     }
+}
+
+/// Most headers are read at once with their length.
+const HEADER_GUESS: u64 = 64 << 10;
+
+/// Reads the header of a pack of `size` bytes: what lies in it by its own word.
+pub(crate) fn read_header(
+    repository: &Repository,
+    pack: Id,
+    size: u64,
+    buffer: &mut Vec<u8>,
+) -> Result<Vec<PackedBlob>, Error> {
+    let file = StoredFile::new(FileKind::Pack, pack);
+    let damaged = |error: PackError| Error::Damaged { file, reason: error.to_string() };
+    let end = size.min(HEADER_GUESS);
+    repository.storage().read_range(&file, size - end, end, buffer)?;
+    let trailer = buffer.last_chunk::<TRAILER>().ok_or_else(|| damaged(PackError::TooShort))?;
+    let length = pack::header_length(*trailer, size).map_err(damaged)?;
+    let (whole, blob_bytes) = (length + TRAILER as u64, size - length - TRAILER as u64);
+    if whole > end {
+        repository.storage().read_range(&file, size - whole, whole, buffer)?;
+    }
+    let sealed = buffer.len() - whole as usize..buffer.len() - TRAILER;
+    pack::parse_header(repository.key(), &mut buffer[sealed], blob_bytes).map_err(damaged)
 }

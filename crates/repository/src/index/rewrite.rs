@@ -19,7 +19,7 @@ const SMALL: usize = MAX_BLOBS / 2;
 pub(crate) struct Rewrite<'a> {
     /// Packs that it shall no longer name.
     pub(crate) without: &'a HashSet<Id>,
-    /// Index files that cannot be read, and are given up.
+    /// Index files that cannot be read: they are left as they are, and are the caller's to remove.
     pub(crate) unreadable: &'a HashSet<Id>,
     /// Packs to be named besides.
     pub(crate) with: &'a [(Id, Vec<PackedBlob>)],
@@ -36,7 +36,6 @@ pub(crate) fn rewrite(
 ) -> Result<Vec<Id>, Error> {
     let files = repository.storage().list(FileKind::Index)?;
     progress.begin(Phase::WriteIndex, Some(files.len() as u64), None);
-    let mut old: Vec<Id> = what.unreadable.iter().copied().collect();
     // Two passes, because whether a small file is rewritten depends on whether another one is.
     let mut small = Vec::new();
     let mut changed = Vec::new();
@@ -77,8 +76,7 @@ pub(crate) fn rewrite(
         writer.add(*pack, blobs.clone())?;
     }
     writer.flush()?;
-    old.append(&mut changed);
-    Ok(old)
+    Ok(changed)
 }
 
 struct Writer<'a> {
