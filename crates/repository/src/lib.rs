@@ -13,6 +13,7 @@ pub mod check;
 pub mod chunker;
 mod compression;
 pub mod config;
+pub mod copy;
 pub mod crypto;
 mod error;
 pub mod hash;
