@@ -31,6 +31,7 @@ pub mod record;
 mod removal;
 pub mod repair;
 mod repository;
+pub mod statistics;
 pub mod storage;
 pub mod tree;
 
