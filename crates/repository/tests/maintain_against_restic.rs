@@ -19,6 +19,7 @@ struct Restic {
 }
 
 impl Restic {
+    #[expect(clippy::disallowed_methods, reason = "`cargo xtask test` says where the newest restic is")]
     fn of(repository: PathBuf) -> Restic {
         let program = std::env::var("SNAPBACK_TEST_RESTIC").unwrap_or_else(|_| "restic".to_owned());
         Restic { program, repository }
