@@ -20,8 +20,8 @@ use repository::{Error, Repository};
 use crate::archive::Outcome;
 use crate::progress::Progress;
 
-/// A pipe gives 64 KiB at most; a file on stdin more.
-const READ_BYTES: usize = 1 << 20;
+/// A pipe gives 64 KiB at most, and what is offered is zeroed before each read.
+const READ_BYTES: usize = 64 << 10;
 
 /// What the file shall look like.
 pub struct StreamOptions<'a> {
