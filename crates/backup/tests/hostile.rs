@@ -66,10 +66,16 @@ fn a_link_in_the_way_is_replaced_and_never_followed() {
         for delete in [false, true] {
             fixture.clear_target();
             assert_eq!(fixture.restore(planted, |_| {}).errors, [""; 0]);
-            fixture.restore(wanted, |options| (options.overwrite, options.delete) = (overwrite, delete));
+            fixture.restore(wanted, |options| {
+                options.overwrite = overwrite;
+                options.delete.extend(delete.then(|| "/".into()));
+            });
             fixture.assert_outside_is_untouched();
-            assert!(fixture.target().join("as-directory").symlink_metadata().unwrap().is_dir());
-            assert_eq!(fixture.names_in("as-directory"), ["secret", "sub"]);
+            let is_directory = fixture.target().join("as-directory").symlink_metadata().unwrap().is_dir();
+            assert_eq!(is_directory, overwrite != Overwrite::Never);
+            if is_directory {
+                assert_eq!(fixture.names_in("as-directory"), ["secret", "sub"]);
+            }
             if overwrite == Overwrite::Always {
                 assert_eq!(fs::read(fixture.target().join("as-file")).unwrap(), b"evil");
                 assert_eq!(fs::read(fixture.target().join("dangling")).unwrap(), b"evil");
@@ -87,7 +93,7 @@ fn deleting_does_not_follow_links_either() {
     for place in ["d/link", "d/e/link"] {
         std::os::unix::fs::symlink(fixture.outside(), fixture.target().join(place)).unwrap();
     }
-    fixture.restore(nothing, |options| options.delete = true);
+    fixture.restore(nothing, |options| options.delete.push("/".into()));
     assert_eq!(fixture.names_in("d"), [""; 0]);
     fixture.assert_outside_is_untouched();
 }
@@ -100,13 +106,13 @@ fn deleting_spares_a_directory_that_a_pattern_protects() {
         fs::create_dir_all(fixture.target().join(place)).unwrap();
     }
     fixture.restore(tree, |options| {
-        options.delete = true;
+        options.delete.push("/".into());
         options.exclude = Some(Patterns::new(["cache/"]).unwrap());
     });
     assert_eq!(fixture.names_in("d"), ["cache"]);
     fs::create_dir(fixture.target().join("d/may hold a.txt")).unwrap();
     fixture.restore(tree, |options| {
-        options.delete = true;
+        options.delete.push("/".into());
         options.include = Some(Patterns::new(["*.txt", "/d"]).unwrap());
         options.exclude = Some(Patterns::new(["may*"]).unwrap());
     });
@@ -158,19 +164,17 @@ fn hard_links_all_over_a_wide_tree_need_few_open_files() {
 }
 
 #[test]
-fn a_tree_of_endless_depth_ends_where_files_run_out() {
+fn a_tree_of_a_hundred_thousand_levels_is_a_tree_like_any_other() {
     let fixture = Fixture::new();
     let data = fixture.data(b"deep");
-    let mut tree = fixture.tree(&[]);
+    let mut tree = fixture.tree(&[file("bottom", &data)]);
     for _ in 0..100_000 {
-        tree = fixture.tree(&[directory("d", tree), file("f", &data)]);
+        tree = fixture.tree(&[directory("d", tree)]);
     }
     let root = fixture.tree(&[directory("a", tree), file("z", &data)]);
     let restored = fixture.restore(root, |_| {});
-    assert_eq!(restored.errors.len(), 1, "{:?}", restored.errors.first());
-    assert!(restored.errors[0].contains("deeper than"), "{}", restored.errors[0]);
-    assert!(restored.outcome.files_restored > 100);
-    assert_eq!(fs::read(fixture.target().join("a/d/d/d/d/d/d/d/d/d/d/f")).unwrap(), b"deep");
+    assert_eq!(restored.errors, [""; 0]);
+    assert_eq!(restored.outcome.files_restored, 2);
     assert_eq!(fs::read(fixture.target().join("z")).unwrap(), b"deep");
 }
 
@@ -261,13 +265,11 @@ fn a_size_that_is_not_that_of_the_pieces_is_told_and_not_believed() {
     let sizes = [0, 4, 6, 1 << 60, u64::MAX];
     let mut nodes: Vec<_> = sizes.iter().map(|size| named_file(&format!("s{size:020}"), &[data.id], *size)).collect();
     nodes.push(named_file("t", &[], 1 << 60));
+    nodes.push(file("z", &data));
     let root = fixture.tree(&nodes);
     let restored = fixture.restore(root, |_| {});
     assert_eq!(restored.errors.len(), sizes.len() + 1, "{:?}", restored.errors);
-    for size in sizes {
-        assert_eq!(fs::read(fixture.target().join(format!("s{size:020}"))).unwrap(), b"five!");
-    }
-    assert_eq!(fs::metadata(fixture.target().join("t")).unwrap().len(), 0);
+    assert_eq!(fixture.names_in(""), ["z"]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new() -> Fixture {
         // The tests' need of open files must not depend on what the machine allows.
-        setrlimit(Resource::Nofile, Rlimit { current: Some(600), ..getrlimit(Resource::Nofile) }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(1024), ..getrlimit(Resource::Nofile) }).unwrap();
         let place = tempfile::tempdir().unwrap();
         fs::create_dir_all(place.path().join("outside/directory")).unwrap();
         fs::write(place.path().join("outside/secret"), "secret").unwrap();
@@ -170,7 +170,7 @@ impl Fixture {
             path: None,
             include: None,
             exclude: None,
-            delete: false,
+            delete: Vec::new(),
             overwrite: Overwrite::Always,
             dry_run: false,
             verify: false,
