@@ -20,6 +20,9 @@ const LARGE_PARAMETERS: [CParameter; 4] = [
 /// The largest blob or file we unpack, in bytes. Real blobs have at most 8 MiB, but a tree has no bound.
 pub(crate) const MAX_PLAIN: u64 = 1 << 30;
 
+/// A zstd block of four bytes gives 128 KiB at the most (RFC 8878, 3.1.1.2.4); so who claims more lies.
+const MAX_RATIO: u64 = (128 << 10) / 4;
+
 /// Turns plaintexts into sealed room: a compressor with the buffers it reuses. One for each thread.
 pub struct Packing {
     small: Compressor<'static>,
@@ -114,6 +117,8 @@ pub(crate) enum UnpackError {
     Zstd(std::io::Error),
     #[error("it decompresses to {0} bytes, other than the index says")]
     Length(usize),
+    #[error("its {packed} bytes cannot decompress to {length}")]
+    Short { packed: usize, length: u64 },
     #[error("it would decompress to {0} bytes; more than {MAX_PLAIN} are refused")]
     TooLarge(u64),
 }
@@ -132,6 +137,9 @@ impl Unpacking {
     /// Replaces what `into` holds by the plaintext, which must have `length` bytes.
     pub(crate) fn unpack(&mut self, packed: &[u8], length: u64, into: &mut Vec<u8>) -> Result<(), UnpackError> {
         expect_length(packed, length)?;
+        if length > packed.len() as u64 * MAX_RATIO {
+            return Err(UnpackError::Short { packed: packed.len(), length });
+        }
         into.clear();
         into.reserve_exact(length as usize);
         let got = self.decompressor.decompress_to_buffer(packed, into).map_err(UnpackError::Zstd)?;

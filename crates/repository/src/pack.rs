@@ -153,7 +153,11 @@ pub fn header_length(trailer: [u8; TRAILER], pack_size: u64) -> Result<u64, Pack
 
 /// Opens and reads a sealed header; `blob_bytes` is what lies before it.
 pub fn parse_header(key: &MasterKey, sealed: &mut [u8], blob_bytes: u64) -> Result<Vec<PackedBlob>, PackError> {
-    let mut header: &[u8] = key.open_in_place(sealed)?;
+    parse_entries(key.open_in_place(sealed)?, blob_bytes)
+}
+
+/// Reads a header's plaintext; `blob_bytes` is what lies before it.
+pub fn parse_entries(mut header: &[u8], blob_bytes: u64) -> Result<Vec<PackedBlob>, PackError> {
     let mut blobs = Vec::with_capacity(header.len() / PLAIN_ENTRY);
     let mut offset = 0_u64;
     while let Some((&kind, rest)) = header.split_first() {

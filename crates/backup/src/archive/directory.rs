@@ -135,6 +135,16 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    /// One after the other: dropped by recursion, a deep tree would overflow the stack when a run is broken off.
+    fn drop(&mut self) {
+        let mut above = self.above.take();
+        while let Some(mut directory) = above.and_then(|(above, _)| Arc::into_inner(above)) {
+            above = directory.above.take();
+        }
+    }
+}
+
 /// A directory of which nothing is missing.
 pub(super) struct Complete {
     pub(super) node: Option<Node>,

@@ -20,8 +20,10 @@ use repository::{Error, Repository};
 use crate::archive::Outcome;
 use crate::progress::Progress;
 
-/// A pipe gives 64 KiB at most; a file on stdin more.
-const READ_BYTES: usize = 1 << 20;
+/// A pipe gives 64 KiB at most, and what is offered is zeroed before each read.
+const READ_BYTES: usize = 64 << 10;
+/// How much is gathered before it is searched for a cut: the chunker is slow in small parts.
+const SEARCH_BYTES: usize = 256 << 10;
 
 /// What the file shall look like.
 pub struct StreamOptions<'a> {
@@ -154,6 +156,9 @@ fn cut(
         let read = fill(stream, room, &mut chunk)?;
         total += read as u64;
         progress.bytes_done(read as u64);
+        if read > 0 && chunk.len() - scanned < SEARCH_BYTES && chunk.len() < MAX_BYTES {
+            continue;
+        }
         match chunker.find_cut(&chunk, scanned) {
             Some(length) => {
                 let mut next = run.buffer();

@@ -41,6 +41,11 @@ impl Handle {
         handle
     }
 
+    /// The directory if it is open just now.
+    pub(super) fn if_open(&self) -> Option<Arc<OwnedFd>> {
+        self.slot.lock().expect("no panic while a descriptor is held").clone()
+    }
+
     /// The open directory. One that was closed is opened by `reopen`; another one that has taken its place
     /// meanwhile is refused.
     pub(super) fn get(&self, reopen: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Arc<OwnedFd>, Errno> {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Mutex;
 
-use repository::tree::{Node, Timestamp};
+use repository::tree::{Node, NodeKind, Timestamp};
 use rustix::fs::{AtFlags, linkat};
 use rustix::io::Errno;
 
@@ -29,6 +29,7 @@ struct State {
 
 struct FirstName {
     place: Place,
+    kind: NodeKind,
     /// Names still to come; some may lie outside of the backup.
     others: u64,
 }
@@ -52,9 +53,15 @@ impl Links {
         let key = (node.device_id, node.inode);
         let mut state = self.lock();
         let Some(first) = state.first_names.get_mut(&key) else {
-            state.first_names.insert(key, FirstName { place: place.clone(), others: node.links - 1 });
+            state
+                .first_names
+                .insert(key, FirstName { place: place.clone(), kind: node.kind.clone(), others: node.links - 1 });
             return false;
         };
+        // A link and a file are never one inode; whoever says so would have the one stand in for the other.
+        if first.kind != node.kind {
+            return false;
+        }
         first.others = first.others.saturating_sub(1);
         let is_last = first.others == 0;
         let link = Link { first: first.place.clone(), place: place.clone(), mtime: node.mtime };

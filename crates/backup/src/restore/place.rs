@@ -42,13 +42,38 @@ pub(super) enum Above {
 impl Directory {
     /// The directory, open.
     pub(super) fn open(&self) -> Result<Arc<OwnedFd>, Errno> {
-        self.handle.as_ref().ok_or(Errno::NOENT)?.get(|| match &self.above {
-            Above::Nothing(_) => Err(Errno::NOENT),
-            Above::Directory(above, name) => {
-                let above = above.open()?;
-                open_directory(&above, name)
+        // Up to the next one that is open, and down again; by recursion, a deep tree would overflow the stack.
+        let mut closed = Vec::new();
+        let mut directory = self;
+        let mut open = loop {
+            if let Some(open) = directory.handle()?.if_open() {
+                break open;
             }
-        })
+            let Above::Directory(above, name) = &directory.above else { return Err(Errno::NOENT) };
+            closed.push((directory, name));
+            directory = above;
+        };
+        for (directory, name) in closed.into_iter().rev() {
+            open = directory.handle()?.get(|| open_directory(&open, name))?;
+        }
+        Ok(open)
+    }
+
+    /// As [`Directory::open`], for who has a directory in it open: often that is nearer.
+    pub(super) fn open_from_below(&self, below: &OwnedFd) -> Result<Arc<OwnedFd>, Errno> {
+        self.handle()?.get(|| open_directory(below, b"..")).or_else(|_| self.open())
+    }
+
+    fn handle(&self) -> Result<&Handle, Errno> {
+        self.handle.as_ref().ok_or(Errno::NOENT)
+    }
+
+    /// Takes away where it lies.
+    pub(super) fn take_above(&mut self) -> Option<Arc<Directory>> {
+        match std::mem::replace(&mut self.above, Above::Nothing(PathBuf::new())) {
+            Above::Directory(above, _) => Some(above),
+            Above::Nothing(_) => None,
+        }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -66,6 +91,16 @@ impl Directory {
                     return path;
                 }
             }
+        }
+    }
+}
+
+impl Drop for Directory {
+    /// One after the other: by recursion, a deep tree would overflow the stack when a run is broken off.
+    fn drop(&mut self) {
+        let mut above = self.take_above();
+        while let Some(mut directory) = above.and_then(Arc::into_inner) {
+            above = directory.take_above();
         }
     }
 }

@@ -139,13 +139,13 @@ impl<'a> Run<'a> {
     pub(super) fn finish_directory(&self, directory: Arc<Directory>) {
         let mut directory = directory;
         // Only the last holder gets the directory itself.
-        while let Some(last) = Arc::into_inner(directory) {
+        while let Some(mut last) = Arc::into_inner(directory) {
             let opened = if last.node.is_some() { Some(last.open()) } else { None };
-            let Above::Directory(above, _) = last.above else { return };
+            let Some(above) = last.take_above() else { return };
             if let (Some(node), Some(opened)) = (&last.node, opened) {
-                let opened = opened.and_then(|open| Ok((open, above.open()?)));
+                let opened = opened.and_then(|open| Ok((above.open_from_below(&open)?, open)));
                 match opened {
-                    Ok((open, dir)) => {
+                    Ok((dir, open)) => {
                         let entry = Entry { dir: dir.as_fd(), name: &node.name, dir_path: Path::new("") };
                         let report = &mut |error| self.attribute_error(&above, &error);
                         self.applier.apply(entry, Some(open.as_fd()), node, &last.before, report);
@@ -157,7 +157,7 @@ impl<'a> Run<'a> {
                 }
             }
             // Closed before the one above is looked at.
-            drop(last.handle);
+            drop(last);
             directory = above;
         }
     }

@@ -89,8 +89,17 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
+/// Ranges with more bytes than blobs have are compared with the file before memory is taken for them.
+const LARGE: usize = 64 << 20;
+
 fn read_into(file: &File, offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
     into.clear();
+    let mut length = length;
+    if length > LARGE {
+        // It may be a damaged index that says so.
+        let left = file.metadata()?.len().saturating_sub(offset);
+        length = length.min(usize::try_from(left).unwrap_or(usize::MAX));
+    }
     into.reserve_exact(length);
     while into.len() < length {
         let at = offset + into.len() as u64;

@@ -11,8 +11,13 @@ use super::quote::unquote;
 use super::{ExtendedAttribute, Node, NodeKind, Timestamp, Tree, TreeError};
 use crate::id::Id;
 
+/// The shortest entry restic writes has some 150 bytes, of its times and ids alone.
+const MIN_NODE_BYTES: usize = 100;
+/// So many entries may be shorter: they take little memory.
+const MAX_SHORT_NODES: usize = 1000;
+
 impl Tree {
-    /// Reads a tree. It takes about as much memory as its text if restic wrote it, and at most some 50 times as much whatever it
+    /// Reads a tree. It takes about as much memory as its text if restic wrote it, and at most some 20 times as much whatever it
     /// holds.
     pub fn decode(text: &[u8]) -> Result<Tree, TreeError> {
         let mut json = Json::new(text);
@@ -33,6 +38,9 @@ impl Tree {
                     && previous.name >= node.name
                 {
                     return Err(TreeError::order(&node.name, &previous.name));
+                }
+                if nodes.len() > MAX_SHORT_NODES + text.len() / MIN_NODE_BYTES {
+                    return json.error("entries as long as restic's");
                 }
                 nodes.push(node);
                 Ok(())
