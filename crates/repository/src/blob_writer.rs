@@ -75,8 +75,9 @@ struct Shared {
     claims: [Vec<Mutex<HashSet<Id>>>; 2],
     data_packs: Vec<Mutex<PackBuilder>>,
     tree_pack: Mutex<PackBuilder>,
-    /// Buffers of packs that were written, to be filled again.
-    buffers: Mutex<Vec<Vec<u8>>>,
+    /// Buffers for data packs: there are only so many, so that memory stays bounded when the storage is slow. Whoever
+    /// begins a pack waits for one that was written.
+    buffers: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
     unindexed: Mutex<Unindexed>,
     failure: Mutex<Option<Error>>,
     added: AddedSoFar,
@@ -101,6 +102,10 @@ impl BlobWriter {
     pub fn new(repository: &Arc<Repository>, index: &Arc<Index>, destination: Destination) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let open_data_packs = cores.max(MIN_OPEN_DATA_PACKS);
+        let buffers = crossbeam_channel::bounded(open_data_packs + WRITERS);
+        for _ in 0..open_data_packs + WRITERS {
+            buffers.0.send(Vec::new()).expect("the channel has room for all");
+        }
         let shards = || (0..SHARDS).map(|_| Mutex::default()).collect();
         let shared = Arc::new(Shared {
             repository: Arc::clone(repository),
@@ -109,7 +114,7 @@ impl BlobWriter {
             claims: [shards(), shards()],
             data_packs: (0..open_data_packs).map(|_| Mutex::default()).collect(),
             tree_pack: Mutex::default(),
-            buffers: Mutex::default(),
+            buffers,
             unindexed: Mutex::new(Unindexed { packs: Vec::new(), blobs: 0, since: Instant::now() }),
             failure: Mutex::default(),
             added: AddedSoFar::default(),
@@ -267,8 +272,8 @@ impl BlobSaver {
         shared.added.stored_bytes.fetch_add(stored_bytes, Ordering::Relaxed);
         let full = {
             let mut pack = lock(open);
-            if pack.is_empty() {
-                *pack = PackBuilder::in_buffer(lock(&shared.buffers).pop().unwrap_or_default());
+            if pack.is_empty() && kind == BlobKind::Data {
+                *pack = PackBuilder::in_buffer(shared.buffers.1.recv().expect("the channel lives as long as we"));
             }
             pack.push(id, kind, sealed, uncompressed_length);
             let full = pack.len() >= PACK_BYTES || pack.header_is_full();
@@ -323,26 +328,26 @@ impl Shared {
     }
 
     fn write_packs(&self, packs: &Receiver<Pack>) {
-        for pack in packs {
+        for Pack { id, bytes, blobs } in packs {
+            let is_data = blobs.first().is_some_and(|blob| blob.kind == BlobKind::Data);
             // After a failure the rest is thrown away, so that nobody waits for room.
-            if lock(&self.failure).is_some() {
-                continue;
-            }
-            if let Err(error) = self.write_pack(pack) {
+            if lock(&self.failure).is_none()
+                && let Err(error) = self.write_pack(id, &bytes, blobs)
+            {
                 lock(&self.failure).get_or_insert(error);
+            }
+            if is_data {
+                self.buffers.0.send(bytes).expect("the channel lives as long as we, and has room for all");
             }
         }
     }
 
-    fn write_pack(&self, pack: Pack) -> Result<(), Error> {
-        let Pack { id, mut bytes, blobs } = pack;
+    fn write_pack(&self, id: Id, bytes: &[u8], blobs: Vec<PackedBlob>) -> Result<(), Error> {
         if let Destination::Repository(lock) = &self.destination {
             lock.confirm()?;
-            self.repository.storage().write(&StoredFile::new(FileKind::Pack, id), &bytes)?;
+            self.repository.storage().write(&StoredFile::new(FileKind::Pack, id), bytes)?;
         }
         self.added.packs.fetch_add(1, Ordering::Relaxed);
-        bytes.clear();
-        lock(&self.buffers).push(bytes);
         let mut unindexed = lock(&self.unindexed);
         unindexed.blobs += blobs.len();
         unindexed.packs.push((id, blobs));
