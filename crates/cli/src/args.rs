@@ -39,7 +39,7 @@ pub(crate) struct Global {
     #[arg(short, long, value_name = "URL", env = "SNAPBACK_REPOSITORY", hide_env_values = true, global = true)]
     pub(crate) repository: Option<String>,
 
-    /// Read the password from the first line of a file
+    /// Read the password from a file
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "password_command")]
     pub(crate) password_file: Option<PathBuf>,
 
@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Mount(commands::mount::Command),
     /// Change the tags of backups
     Tag(commands::tag::Command),
-    /// Remove backups by rules
+    /// Remove backups, by name or by rules
     Forget(commands::forget::Command),
     /// Create and maintain the repository
     #[command(subcommand, arg_required_else_help = true)]

@@ -1,5 +1,7 @@
 //! One entry of a backup, as `ls`, `find` and `diff` show it.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use repository::tree::{Node, NodeKind, st_mode_from_file_mode};
@@ -71,8 +73,7 @@ pub(crate) fn suffix(node: &Node, long: bool) -> String {
     match node.kind {
         NodeKind::Dir => "/".to_owned(),
         NodeKind::Symlink if long => {
-            let target = std::os::unix::ffi::OsStrExt::from_bytes(&*node.link_target);
-            format!(" -> {}", printable(Path::new::<std::ffi::OsStr>(target)))
+            format!(" -> {}", printable(Path::new(OsStr::from_bytes(&node.link_target))))
         }
         _ => String::new(),
     }

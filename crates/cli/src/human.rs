@@ -83,12 +83,13 @@ pub(crate) fn age(now_secs: i64, then_secs: i64) -> String {
     const DAY: i64 = 24 * HOUR;
     let secs = now_secs - then_secs;
     let (number, unit) = match secs {
+        // A minute's difference between two machines' clocks is nothing.
         ..-60 => return "in the future".to_owned(),
-        ..MINUTE => return "just now".to_owned(),
-        ..HOUR => (secs / MINUTE, "min"),
-        ..172_800 => (secs / HOUR, "h"),
-        ..5_184_000 => (secs / DAY, "days"),
-        ..63_072_000 => (secs / (30 * DAY), "months"),
+        -60..MINUTE => return "just now".to_owned(),
+        MINUTE..HOUR => (secs / MINUTE, "min"),
+        HOUR..172_800 => (secs / HOUR, "h"),
+        172_800..5_184_000 => (secs / DAY, "days"),
+        5_184_000..63_072_000 => (secs / (30 * DAY), "months"),
         _ => (secs / (365 * DAY), "years"),
     };
     format!("{number} {unit} ago")

@@ -1,4 +1,5 @@
 //! The binary `snapback`: arguments, output, exit codes. What it does is done by the crates below.
+#![expect(clippy::disallowed_methods, reason = "the program reads its environment and its clock, and passes them on")]
 
 mod args;
 mod commands;

@@ -46,6 +46,15 @@ impl<'a> Session<'a> {
         lock(&self.repository, true, self.global.wait_lock, &self.holder, self.output).map(Arc::new)
     }
 
+    /// The lock of a command that removes: exclusive, or for reading if nothing shall be done.
+    pub(crate) fn lock_to_remove(&self, dry_run: bool) -> Result<ToRemove> {
+        if dry_run {
+            Ok(ToRemove::OnlyLook(self.lock_for_reading()?))
+        } else {
+            self.lock_exclusive().map(ToRemove::Remove)
+        }
+    }
+
     /// A shared lock for reading. A repository that cannot be written to is read without.
     pub(crate) fn lock_for_reading(&self) -> Result<Option<Arc<Lock>>> {
         if self.global.no_lock {
@@ -59,6 +68,24 @@ impl<'a> Session<'a> {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a command that removes may do.
+pub(crate) enum ToRemove {
+    /// It may.
+    Remove(Arc<Lock>),
+    /// A dry run.
+    OnlyLook(#[expect(dead_code, reason = "it is held, not used")] Option<Arc<Lock>>),
+}
+
+impl ToRemove {
+    /// The lock, if anything may be removed.
+    pub(crate) fn lock(&self) -> Option<&Arc<Lock>> {
+        match self {
+            ToRemove::Remove(lock) => Some(lock),
+            ToRemove::OnlyLook(_) => None,
         }
     }
 }

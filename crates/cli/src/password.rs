@@ -35,6 +35,12 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// These, or the others where none of these is given.
+    pub(crate) fn or(self, others: Sources<'a>) -> Self {
+        let is_set = self.variable.is_some_and(|variable| std::env::var_os(variable).is_some());
+        if self.file.is_some() || self.command.is_some() || is_set { self } else { others }
+    }
+
     /// The password of an existing repository.
     pub(crate) fn get(&self, what: &str) -> Result<Password> {
         match self.given()? {

@@ -28,6 +28,7 @@ pub(crate) fn all(repository: &Repository, output: &Output) -> Result<Vec<(Id, B
 
 /// Narrows down which backups are looked at.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Which backups")]
 pub(crate) struct Filter {
     /// Only backups of this host (may be repeated)
     #[arg(long, value_name = "NAME")]
@@ -130,6 +131,15 @@ pub(crate) fn several<'r>(
         }
     }
     Ok(chosen)
+}
+
+/// As [`several`]; where nothing is said, all.
+pub(crate) fn several_or_all<'r>(
+    records: &'r [(Id, BackupRecord)],
+    texts: &[String],
+    filter: &Filter,
+) -> Result<Vec<&'r (Id, BackupRecord)>> {
+    if texts.is_empty() && filter.is_empty() { Ok(records.iter().collect()) } else { several(records, texts, filter) }
 }
 
 /// How far back from the newest, if the text says `latest`.

@@ -1,5 +1,6 @@
 //! The help texts, word by word: `UPDATE_HELP=1 cargo test -p cli --test help` writes them anew.
 #![allow(missing_docs)]
+#![allow(clippy::disallowed_methods, clippy::print_stderr, reason = "what the machine has decides what can be tested")]
 
 mod environment;
 
@@ -17,13 +18,22 @@ const COMMANDS: &[&str] = &[
     "diff",
     "cat",
     "restore",
+    "mount",
     "tag",
     "forget",
     "repo",
     "repo init",
+    "repo check",
+    "repo stats",
+    "repo prune",
+    "repo copy",
     "repo unlock",
     "repo key",
     "repo key add",
+    "repo repair",
+    "repo repair packs",
+    "repo repair index",
+    "repo repair backups",
     "completions",
 ];
 

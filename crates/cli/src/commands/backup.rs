@@ -32,6 +32,9 @@ const COUNT_AFTER: Duration = Duration::from_millis(500);
 
 /// Back up files and directories.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+  snapback backup /etc /srv/shop --tag daily --exclude '*.tmp'
+  pg_dump shop | snapback backup --stdin-name shop.sql")]
 pub(crate) struct Command {
     /// What to back up
     #[arg(value_name = "PATH", required_unless_present = "stdin_name")]
@@ -137,7 +140,14 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         summary: None,
     };
     record.set_summary(&outcome.summary);
-    let id = if command.dry_run { None } else { Some(session.repository.save_record(&record)?) };
+    let id = match lock.as_ref().filter(|_| !command.dry_run) {
+        Some(lock) => {
+            // A run that added nothing may have come here before the lock was certain.
+            lock.confirm()?;
+            Some(session.repository.save_record(&record)?)
+        }
+        None => None,
+    };
     drop(lock);
 
     let errors = outcome.errors + missing;

@@ -18,6 +18,9 @@ use crate::select::{self, BackupPath, Filter};
 
 /// Print a file of a backup; a directory comes as tar, with owners, modes, times, links, devices and attributes.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+  snapback cat latest:/etc/fstab
+  snapback cat latest:/srv/shop | tar -x -C /tmp/look")]
 pub(crate) struct Command {
     /// Which backup, and which file or directory of it
     #[arg(value_name = "BACKUP:PATH", value_parser = BackupPath::parser())]

@@ -18,10 +18,10 @@ use crate::progress_bar::Quiet;
 use crate::select::{self, BackupPath, Filter};
 
 /// Show what differs between two backups.
-///
-/// + only in the second, - only in the first, M another content, T another kind (a file became a link),
-/// U other metadata (owner, mode, times, attributes; only with --metadata).
 #[derive(Args, Debug)]
+#[command(after_help = "\
++ only in the second   - only in the first   M another content
+T another kind: a file became a link, say    U other owner, mode, times or attributes")]
 pub(crate) struct Command {
     /// The earlier one
     #[arg(value_name = "BACKUP[:PATH]", value_parser = BackupPath::parser())]

@@ -20,17 +20,16 @@ use crate::progress_bar::Quiet;
 use crate::select::{self, Filter};
 
 /// Remove backups: those that are named, or those that no rule keeps.
-///
-/// Rules count within each group; a backup stays if any rule keeps it. The data itself is removed by --prune, or by
-/// `snapback repo prune`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Rules count within each group, and a backup stays if any rule keeps it.
+The data itself is removed by --prune, or later by `snapback repo prune`.
+
+  snapback forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --prune")]
 pub(crate) struct Command {
     /// Remove these backups, without any rule
     #[arg(value_name = "BACKUP", conflicts_with_all = ["Rules", "group_by"])]
     backups: Vec<String>,
-
-    #[command(flatten)]
-    rules: Rules,
 
     /// What makes backups one group: host, paths, tags, separated by commas; empty for one group of all
     #[arg(long, value_name = "WHAT", default_value = "host,paths")]
@@ -43,6 +42,9 @@ pub(crate) struct Command {
     /// Remove the data that no backup needs any more, too
     #[arg(long)]
     prune: bool,
+
+    #[command(flatten)]
+    rules: Rules,
 
     #[command(flatten)]
     how: prune::How,
@@ -139,7 +141,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
             .into());
     }
     let session = Session::open(global, output)?;
-    let lock = if command.dry_run { session.lock_for_reading()? } else { Some(session.lock_exclusive()?) };
+    let held = session.lock_to_remove(command.dry_run)?;
     let records = select::all(&session.repository, output)?;
     let to_remove: Vec<Id> = if command.backups.is_empty() {
         let groups = groups(command.filter.apply(records), command.group_by, &keep);
@@ -150,14 +152,14 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         named(&session, &records, command)?
     };
     let count = human::counted(to_remove.len() as u64, "backup");
-    let Some(lock) = lock.filter(|_| !command.dry_run) else {
+    let Some(lock) = held.lock() else {
         output.message(format_args!("{count} would be removed"));
         return Ok(ExitCode::SUCCESS);
     };
-    repository::forget(&session.repository, &lock, &to_remove, &Quiet::new(output))?;
+    repository::forget(&session.repository, lock, &to_remove, &Quiet::new(output))?;
     output.message(format_args!("{count} removed"));
     if command.prune {
-        prune::prune(&session, &lock, &command.how)?;
+        prune::prune(&session, lock, &command.how)?;
     } else if !to_remove.is_empty() {
         output.message("their data stays until `snapback repo prune`");
     }
@@ -188,7 +190,7 @@ fn groups(records: Vec<Backup>, by: GroupBy, keep: &Keep) -> Vec<Group> {
         let key = by.key(&backup.1.hostname, &backup.1.paths, &backup.1.tags);
         grouped.entry(key).or_default().push(backup);
     }
-    let now = jiff::Timestamp::now();
+    let now = human::to_zoned(open::now()).timestamp();
     let decide = |(key, backups): (GroupKey, Vec<Backup>)| {
         let point =
             |(_, record): &Backup| RestorePoint { time: human::to_zoned(record.time), tags: record.tags.clone() };

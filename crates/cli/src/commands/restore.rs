@@ -17,8 +17,17 @@ use crate::patterns::{Exclude, patterns};
 use crate::progress_bar::Meter;
 use crate::select::{self, BackupPath, Filter};
 
-/// Bring files back from a backup; the full path is laid below the target.
+/// Bring files back from a backup.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+The full path of the backup is laid below DIR. A file that exists is, by --overwrite,
+  always      made as in the backup; only the pieces that differ are read and written
+  if-changed  the same, but left as it is where size and time agree
+  if-newer    only replaced where the backup's is newer
+  never       left as it is
+
+  snapback restore latest --to /tmp/look
+  snapback restore latest:/srv/shop --to / --delete")]
 pub(crate) struct Command {
     /// Which backup, and which file or directory of it
     #[arg(value_name = "BACKUP[:PATH]", value_parser = BackupPath::parser())]
@@ -57,13 +66,9 @@ pub(crate) struct Command {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OverwriteMode {
-    /// Make them as in the backup; only what differs is read and written
     Always,
-    /// The same, but where size and time agree nothing is compared
     IfChanged,
-    /// Only where the backup's is newer
     IfNewer,
-    /// Leave them
     Never,
 }
 

@@ -1,5 +1,6 @@
 //! The real binary in a directory of its own: its own HOME, no variables of the machine, one line to set up.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses some of it")]
+#![allow(clippy::disallowed_methods, reason = "a lock must be fresh")]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -10,15 +10,15 @@ use repository::check::{self, Options, ReadData, Report};
 use crate::args::Global;
 use crate::error::Code;
 use crate::human;
-use crate::open::Session;
+use crate::open::{self, Session};
 use crate::output::Output;
 use crate::progress_bar::Meter;
 
 /// Look whether the repository is whole.
-///
-/// Everything is read but the files' contents: whether these can be read too, only --read-data tells. Ends with 1 if
-/// anything is wrong, and says what to do about it.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Everything is read but the files' contents: whether these can be read too, only --read-data tells.
+Ends with 1 if anything is wrong, and says what to do about it.")]
 pub(crate) struct Command {
     /// Read all data too
     #[arg(long)]
@@ -33,7 +33,8 @@ fn subset(text: &str) -> Result<ReadData, String> {
     let wrong = || format!("{text:?} is no part; write 5% or 2/10");
     if let Some(percent) = text.strip_suffix('%') {
         let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
-        let seed = jiff::Timestamp::now().as_nanosecond() as u64;
+        let now = open::now();
+        let seed = now.secs.unsigned_abs() ^ u64::from(now.nanos) << 32;
         let is_part = percent > 0.0 && percent <= 100.0;
         return is_part.then_some(ReadData::Percent { percent, seed }).ok_or_else(wrong);
     }

@@ -65,12 +65,10 @@ fn max_unused(text: &str) -> Result<MaxUnused, String> {
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     let session = Session::open(global, output)?;
-    if command.dry_run {
-        let _lock = session.lock_for_reading()?;
-        show(&plan(&session, &command.how)?, output)?;
-    } else {
-        let lock = session.lock_exclusive()?;
-        prune(&session, &lock, &command.how)?;
+    let held = session.lock_to_remove(command.dry_run)?;
+    match held.lock() {
+        Some(lock) => prune(&session, lock, &command.how)?,
+        None => show(&plan(&session, &command.how)?, output)?,
     }
     Ok(ExitCode::SUCCESS)
 }
