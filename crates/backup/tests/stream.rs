@@ -9,6 +9,7 @@ use backup::archive::{Outcome, StreamError, StreamOptions, archive_stream};
 use backup::progress::Progress;
 use repository::blob::BlobKind;
 use repository::blob_writer::Destination;
+use repository::crypto::KeyCost;
 use repository::holder::Holder;
 use repository::lock::Lock;
 use repository::storage::FileKind;
@@ -49,7 +50,12 @@ impl Fixture {
             now: || Timestamp::from_unix(1_767_323_045, 0, 60),
         };
         let storage = Arc::new(Memory::new());
-        let opened = Repository::init(storage.clone(), b"correct horse", &InitOptions::default(), &holder);
+        let opened = Repository::init(
+            storage.clone(),
+            b"correct horse",
+            &InitOptions { key_cost: KeyCost::NONE, ..InitOptions::default() },
+            &holder,
+        );
         let repository = Arc::new(opened.unwrap());
         let lock = Arc::new(Lock::acquire(&repository, false, &holder).unwrap());
         Fixture { storage, repository, lock, watcher: Watcher::default() }

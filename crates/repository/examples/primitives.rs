@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use repository::chunker::{Chunker, Polynomial};
-use repository::crypto::{IV_BYTES, KeyFile, MasterKey, OVERHEAD};
+use repository::crypto::{IV_BYTES, KeyCost, KeyFile, MasterKey, OVERHEAD};
 use repository::hash;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -73,7 +73,7 @@ fn main() {
         });
     }
 
-    let file = KeyFile::create(b"password", &key, "2026-01-01T00:00:00Z", "user", "host");
+    let file = KeyFile::create(b"password", &key, KeyCost::default(), "2026-01-01T00:00:00Z", "user", "host");
     let (start, cpu_start) = (Instant::now(), cpu_seconds(ClockId::ProcessCPUTime));
     file.open(b"password").expect("the same password");
     let wall = start.elapsed().as_secs_f64() * 1e3;

@@ -7,7 +7,7 @@ use crate::blob::{BlobKind, PackedBlob};
 use crate::chunker::{Chunker, Polynomial};
 use crate::compression::{self, Packing, Unpacking};
 use crate::config::Config;
-use crate::crypto::{self, KeyFile, MasterKey};
+use crate::crypto::{self, KeyCost, KeyFile, MasterKey};
 use crate::error::Error;
 use crate::hash::sha256;
 use crate::holder::Holder;
@@ -31,6 +31,8 @@ pub type NamedKey = (Id, Result<KeyFile, Error>);
 pub struct InitOptions {
     /// Another repository's, so that both cut files alike and copies between them deduplicate.
     pub polynomial: Option<Polynomial>,
+    /// What opening it shall cost.
+    pub key_cost: KeyCost,
 }
 
 /// A repository that is open.
@@ -64,7 +66,7 @@ impl Repository {
             )));
         }
         let key = MasterKey::random();
-        let key_id = write_key(&*storage, &key, password, holder)?;
+        let key_id = write_key(&*storage, &key, password, options.key_cost, holder)?;
         let polynomial = options.polynomial.unwrap_or_else(Polynomial::random);
         let config = Config { version: 2, id: random_id(), chunker_polynomial: polynomial.to_string() };
         let mut sealed = vec![0; crypto::IV_BYTES];
@@ -138,7 +140,7 @@ impl Repository {
 
     /// Adds a key file for another password.
     pub fn add_key(&self, password: &[u8], holder: &Holder) -> Result<Id, Error> {
-        write_key(&*self.storage, &self.key, password, holder)
+        write_key(&*self.storage, &self.key, password, KeyCost::default(), holder)
     }
 
     /// Reads, verifies, opens and decompresses an index file, a record or a lock.
@@ -328,9 +330,15 @@ fn random_id() -> Id {
     Id(id)
 }
 
-fn write_key(storage: &dyn Storage, key: &MasterKey, password: &[u8], holder: &Holder) -> Result<Id, Error> {
+fn write_key(
+    storage: &dyn Storage,
+    key: &MasterKey,
+    password: &[u8],
+    cost: KeyCost,
+    holder: &Holder,
+) -> Result<Id, Error> {
     let created = (holder.now)().to_string();
-    let file = KeyFile::create(password, key, &created, &holder.username, &holder.hostname);
+    let file = KeyFile::create(password, key, cost, &created, &holder.username, &holder.hostname);
     let bytes = serde_json::to_vec(&file).expect("a key file is always JSON");
     let id = sha256(&bytes);
     storage.write(&StoredFile::new(FileKind::Key, id), &bytes)?;

@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
+use repository::crypto::KeyCost;
 use repository::id::Id;
 use repository::progress::Unwatched;
 use repository::storage::memory::Memory;
@@ -26,8 +27,8 @@ fn copy_all(from: &Arc<Repository>, to: &Arc<Repository>, backups: &[Id]) -> Res
 #[test]
 fn copies_hold_what_the_originals_hold_and_say_where_they_come_from() {
     let (_, from, backups) = source();
-    let same = InitOptions { polynomial: Some(from.polynomial()) };
-    for options in [InitOptions::default(), same] {
+    let same = InitOptions { polynomial: Some(from.polynomial()), key_cost: KeyCost::NONE };
+    for options in [InitOptions { key_cost: KeyCost::NONE, ..InitOptions::default() }, same] {
         let storage = Arc::new(Memory::new());
         let to = Arc::new(Repository::init(storage, b"other", &options, &holder()).unwrap());
         let outcome = copy_all(&from, &to, &backups).unwrap();

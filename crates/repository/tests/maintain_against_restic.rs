@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use repository::crypto::KeyCost;
 use repository::progress::Unwatched;
 use repository::storage::{FileKind, Local, StoredFile};
 use repository::{InitOptions, Repository, copy, forget, prune, repair};
@@ -159,7 +160,7 @@ fn restic_reads_our_copy_of_its_backups_and_copies_nothing_twice() {
     let (restic, source) = sample(directory.path(), "2");
     let from = restic.open();
     let copied = Restic::of(directory.path().join("copy"));
-    let options = InitOptions { polynomial: Some(from.polynomial()) };
+    let options = InitOptions { polynomial: Some(from.polynomial()), key_cost: KeyCost::NONE };
     let storage = Arc::new(Local::new(&copied.repository));
     let to = Arc::new(Repository::init(storage, b"correct horse", &options, &holder()).unwrap());
     let backups: Vec<_> = from.backups().unwrap().0.into_iter().map(|(id, _)| id).collect();

@@ -10,6 +10,7 @@ use backup::progress::Progress;
 use backup::restore::{self, Options, Outcome, Overwrite, restore};
 use repository::blob::{BlobKind, PackedBlob};
 use repository::blob_writer::{BlobWriter, Destination};
+use repository::crypto::KeyCost;
 use repository::holder::Holder;
 use repository::id::Id;
 use repository::index::{Index, IndexBuilder};
@@ -69,7 +70,13 @@ impl Fixture {
             now: || Timestamp::from_unix(1_767_323_045, 0, 60),
         };
         let storage = Arc::new(Memory::new());
-        let repository = Repository::init(storage, b"correct horse", &InitOptions::default(), &holder).unwrap();
+        let repository = Repository::init(
+            storage,
+            b"correct horse",
+            &InitOptions { key_cost: KeyCost::NONE, ..InitOptions::default() },
+            &holder,
+        )
+        .unwrap();
         let repository = Arc::new(repository);
         let lock = Arc::new(Lock::acquire(&repository, false, &holder).unwrap());
         let before = listing(&place.path().join("outside"));

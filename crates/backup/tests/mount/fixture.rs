@@ -13,6 +13,7 @@ use backup::attributes::Zone;
 use backup::mount::{Mount, MountError, Options, mount};
 use backup::progress::Progress;
 use repository::blob_writer::Destination;
+use repository::crypto::KeyCost;
 use repository::holder::Holder;
 use repository::id::Id;
 use repository::lock::Lock;
@@ -98,7 +99,13 @@ impl Fixture {
             now: || Timestamp::from_unix(1_767_323_045, 0, 60),
         };
         let storage = Arc::new(Local::new(directory.path().join("repository")));
-        let repository = Repository::init(storage, b"correct horse", &InitOptions::default(), &holder).unwrap();
+        let repository = Repository::init(
+            storage,
+            b"correct horse",
+            &InitOptions { key_cost: KeyCost::NONE, ..InitOptions::default() },
+            &holder,
+        )
+        .unwrap();
         Fixture { directory, repository: Arc::new(repository), holder, told: Arc::default() }
     }
 

@@ -9,11 +9,28 @@ use super::{Error, IV_BYTES, MAC_BYTES, fill_random};
 
 const SALT_BYTES: usize = 64;
 
-/// The parameters for new key files. OWASP's Password Storage Cheat Sheet holds N=2^15, r=8, p=3 as strong as N=2^17, p=1;
-/// it takes 32 MiB of memory.
-const NEW_N: u64 = 1 << 15;
-const NEW_R: u32 = 8;
-const NEW_P: u32 = 3;
+/// What a new key file asks of whoever opens it, or guesses at its password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyCost {
+    /// scrypt's cost: a power of two.
+    pub n: u64,
+    /// scrypt's block size.
+    pub r: u32,
+    /// scrypt's parallelism.
+    pub p: u32,
+}
+
+impl KeyCost {
+    /// For tests that open repositories by the hundred: such a key protects nothing.
+    pub const NONE: KeyCost = KeyCost { n: 2, r: 8, p: 1 };
+}
+
+/// OWASP's Password Storage Cheat Sheet holds N=2^15, r=8, p=3 as strong as N=2^17, p=1; it takes 32 MiB of memory.
+impl Default for KeyCost {
+    fn default() -> Self {
+        KeyCost { n: 1 << 15, r: 8, p: 3 }
+    }
+}
 
 /// The bound on a file's parameters, which somebody hostile may have chosen. All lanes may be in work at once, so it is on
 /// their memory together; as scrypt's time follows its memory, it bounds that too, to a few seconds. What restic calibrates
@@ -47,9 +64,16 @@ pub struct KeyFile {
 }
 
 impl KeyFile {
-    /// Puts `master` into a new file that `password` opens. `created` is RFC 3339. Takes a fraction of a second on
-    /// purpose.
-    pub fn create(password: &[u8], master: &MasterKey, created: &str, username: &str, hostname: &str) -> KeyFile {
+    /// Puts `master` into a new file that `password` opens. `created` is RFC 3339. With the
+    /// default cost it takes a fraction of a second, on purpose.
+    pub fn create(
+        password: &[u8],
+        master: &MasterKey,
+        cost: KeyCost,
+        created: &str,
+        username: &str,
+        hostname: &str,
+    ) -> KeyFile {
         let mut salt = vec![0; SALT_BYTES];
         fill_random(&mut salt);
         let json = master.to_json();
@@ -62,9 +86,9 @@ impl KeyFile {
             username: username.to_owned(),
             hostname: hostname.to_owned(),
             kdf: "scrypt".to_owned(),
-            n: NEW_N,
-            r: NEW_R,
-            p: NEW_P,
+            n: cost.n,
+            r: cost.r,
+            p: cost.p,
             salt,
             data: Vec::new(),
         };

@@ -9,7 +9,7 @@ mod master_key;
 #[cfg(target_arch = "x86_64")]
 mod poly1305_ifma;
 
-pub use key_file::KeyFile;
+pub use key_file::{KeyCost, KeyFile};
 pub use master_key::MasterKey;
 
 /// Length of the initialization vector before the ciphertext, in bytes.

@@ -99,7 +99,7 @@ fn what_is_no_master_key_is_refused() {
 #[test]
 fn a_key_file_opens_with_its_password_only() {
     let master = MasterKey::random();
-    let file = KeyFile::create(b"correct horse", &master, WHEN, "user", "host");
+    let file = KeyFile::create(b"correct horse", &master, KeyCost::default(), WHEN, "user", "host");
     let json = serde_json::to_string(&file).unwrap();
     assert!(json.starts_with(&format!(
         r#"{{"created":"{WHEN}","username":"user","hostname":"host","kdf":"scrypt","N":32768,"r":8,"p":3,"salt":""#
@@ -183,7 +183,7 @@ fn restics_key_file_opens_its_config_and_ours_opens_it_for_restic() {
     assert_eq!(polynomial.parse::<crate::chunker::Polynomial>().unwrap().to_string(), polynomial);
 
     // restic reads the master key, and the config sealed again, from our key file in place of its own.
-    let ours = KeyFile::create(b"correct horse", &master, WHEN, "user", "host");
+    let ours = KeyFile::create(b"correct horse", &master, KeyCost::default(), WHEN, "user", "host");
     let json = serde_json::to_vec(&ours).unwrap();
     fs::remove_file(&path).unwrap();
     fs::write(path.with_file_name(crate::hash::sha256(&json).to_string()), json).unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use repository::blob::BlobKind;
 use repository::blob_writer::{BlobSaver, BlobWriter, Destination};
 use repository::check::{self, ReadData, Report};
+use repository::crypto::KeyCost;
 use repository::holder::Holder;
 use repository::id::Id;
 use repository::lock::{Lock, LockTimes};
@@ -36,7 +37,13 @@ pub(crate) fn holder() -> Holder {
 
 pub(crate) fn init() -> (Arc<Memory>, Arc<Repository>) {
     let storage = Arc::new(Memory::new());
-    let repository = Repository::init(storage.clone(), PASSWORD, &InitOptions::default(), &holder()).unwrap();
+    let repository = Repository::init(
+        storage.clone(),
+        PASSWORD,
+        &InitOptions { key_cost: KeyCost::NONE, ..InitOptions::default() },
+        &holder(),
+    )
+    .unwrap();
     (storage, Arc::new(repository))
 }
 

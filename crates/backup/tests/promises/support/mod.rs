@@ -18,6 +18,7 @@ use backup::attributes::Zone;
 use backup::progress::Progress;
 use backup::restore::{self, Overwrite, restore};
 use repository::blob_writer::Destination;
+use repository::crypto::KeyCost;
 use repository::holder::Holder;
 use repository::id::Id;
 use repository::index::Index;
@@ -145,7 +146,7 @@ impl Progress for Watch {
 
 /// Makes a repository.
 pub(crate) fn init(storage: Arc<dyn Storage>) -> Arc<Repository> {
-    let options = InitOptions::default();
+    let options = InitOptions { key_cost: KeyCost::NONE, ..InitOptions::default() };
     Arc::new(Repository::init(storage, PASSWORD.as_bytes(), &options, &holder()).unwrap())
 }
 

@@ -38,7 +38,7 @@ impl Command {
             variable: None,
         };
         let other = open::open(open::storage(like)?, &password.or(Sources::of(global)))?;
-        Ok(InitOptions { polynomial: Some(other.polynomial()) })
+        Ok(InitOptions { polynomial: Some(other.polynomial()), ..InitOptions::default() })
     }
 }
 
