@@ -35,7 +35,7 @@ pub(crate) fn root_is_there() -> bool {
     fuse_is_there() && is_there(rustix::process::geteuid().is_root(), "root's rights")
 }
 
-#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
+#[expect(clippy::print_stderr, clippy::disallowed_methods, reason = "a skipped test must say so")]
 fn is_there(there: bool, what: &str) -> bool {
     if !there {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "this test needs {what}");

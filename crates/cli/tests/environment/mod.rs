@@ -91,7 +91,6 @@ impl Environment {
     }
 
     /// Leaves a fresh exclusive lock, as a process of another machine would.
-    #[expect(clippy::disallowed_methods, reason = "the lock must be fresh")]
     pub fn with_lock_of_another_machine(&self) -> PathBuf {
         let storage = Arc::new(Local::new(self.path("repository")));
         let repository = Repository::open(storage, b"correct horse").unwrap();
