@@ -198,7 +198,7 @@ fn a_length_in_the_index_that_is_wrong_costs_that_file_alone() {
     // Two index files that do not agree: bytes at the wrong place would have the right hash.
     fixture.clear_target();
     let index = fixture.index_with_more(|blob| {
-        (blob.id == first).then(|| repository::blob::PackedBlob { uncompressed_length: 4999, ..*blob })
+        (blob.id == first).then_some(repository::blob::PackedBlob { uncompressed_length: 4999, ..*blob })
     });
     let restored = fixture.restore_with(&index, root, |_| {});
     let whole = [[b'a'; 5000], [b'b'; 5000]].concat();
