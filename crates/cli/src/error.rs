@@ -125,7 +125,9 @@ fn judge(error: &repository::Error) -> (u8, Option<String>) {
             ),
         ),
         Error::Cancelled => {
-            return (signals::exit_code(), Some("the next run goes on from what is stored already".to_owned()));
+            // Not where only a question was left unanswered.
+            let hint = signals::is_cancelled().then(|| "the next run goes on from what is stored already".to_owned());
+            return (signals::exit_code(), hint);
         }
         Error::Damaged { .. } | Error::DamagedBlob { .. } | Error::MissingBlob { .. } | Error::Tree { .. } => (
             Code::Failed,

@@ -297,7 +297,10 @@ fn tell(counts: &Counts) {
 
 impl backup::progress::Progress for Meter<'_> {
     fn found(&self, files: u64, bytes: u64) {
-        self.counts.found(files, bytes);
+        // Whoever knew the totals beforehand has told them.
+        if !self.counts.total_known.load(Ordering::Acquire) {
+            self.counts.found(files, bytes);
+        }
     }
 
     fn bytes_done(&self, bytes: u64) {

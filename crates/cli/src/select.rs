@@ -157,6 +157,9 @@ fn latest(text: &str) -> Result<Option<usize>> {
 
 fn unknown(records: &[(Id, BackupRecord)], text: &str) -> CommandError {
     let error = CommandError::new(format!("there is no backup {text:?}"));
+    if suggest::nearest(text, std::iter::once("latest")).is_some() {
+        return error.hint("did you mean latest?");
+    }
     let common = |id: &Id| id.to_string().bytes().zip(text.bytes()).filter(|(a, b)| a == b).count();
     match records.iter().map(|(id, _)| (common(id), id)).max() {
         // Half of what was typed is more than chance.

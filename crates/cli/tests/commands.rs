@@ -190,6 +190,36 @@ fn feed(command: &mut Command, bytes: &[u8]) -> Run {
 }
 
 #[test]
+fn progress_is_an_object_a_line_and_the_summary_comes_last() {
+    let environment = Environment::new();
+    let mut command = environment.command();
+    command.args(["backup", "--json", "--stdin-name", "x"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&[7; 1000]).unwrap();
+    // Until the second line is there, it has told its progress at least once.
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let begun = std::time::Instant::now();
+    let mut progress = Vec::new();
+    while progress.len() < 3 {
+        progress.push(lines.next().unwrap().unwrap());
+    }
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(500), "more than four a second");
+    drop(stdin);
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(child.wait().unwrap().success());
+    for line in &progress {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["type"], "progress");
+        assert_eq!(line["action"], "backing up");
+        assert_eq!(line["bytes_done"], 1000);
+        assert!(line["bytes_total"].is_null(), "nobody knows how long a stream is");
+    }
+    let last: serde_json::Value = serde_json::from_str(rest.last().unwrap()).unwrap();
+    assert_eq!((last["type"].clone(), last["total_bytes_processed"].clone()), ("summary".into(), 1000.into()));
+}
+
+#[test]
 fn ls_lists_what_was_backed_up() {
     let environment = Environment::with_backup();
     let files = environment.files();

@@ -71,6 +71,7 @@ fn an_unknown_backup_is_1_and_suggests_the_nearest() {
     let id = environment.backup();
     let nearly = format!("{}{}", &id[..6], if id.as_bytes()[6] == b'0' { "1" } else { "0" });
     environment.run(["ls", &nearly]).fails(1, ["there is no backup", &format!("did you mean {}?", &id[..8])]);
+    environment.run(["ls", "lates"]).fails(1, ["did you mean latest?"]);
     environment.run(["ls", "zzz"]).fails(1, ["there is no backup \"zzz\"", "`snapback list`"]);
     environment.run(["ls", "latest~7"]).fails(1, ["only 2 backups", "`latest~1` is the oldest"]);
     environment.run(["ls", "latest~x"]).fails(2, ["is no backup"]);

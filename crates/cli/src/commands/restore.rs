@@ -97,6 +97,12 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let started = Instant::now();
     let outcome = {
         let meter = Meter::start(output, "restoring");
+        // What a part of it has, nobody has counted.
+        let is_whole = command.backup.path.is_none() && include.is_none() && exclude.is_none();
+        if let Some(summary) = record.summary().filter(|_| is_whole) {
+            meter.counts().found(summary.total_files_processed, summary.total_bytes_processed);
+            meter.counts().found_all();
+        }
         let options = restore::Options {
             path: command.backup.path.clone(),
             include,

@@ -96,7 +96,7 @@ impl Statistics {
             size(used.plain_bytes),
         ))?;
         output.line(format_args!(
-            "restorable  {} with {}, if every one of them were restored: {} of what is stored",
+            "restorable  {} in {} of all backups together, {} what is stored",
             size(restored.bytes),
             count(restored.entries, "entry"),
             times(restored.bytes, stored.pack_bytes),
