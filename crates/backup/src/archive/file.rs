@@ -91,8 +91,6 @@ impl Worker<'_> {
         match done {
             // The end of the run is no fault of the file.
             Err(_) if self.run.is_stopped() => {}
-            // It was not the file that failed.
-            Err(_) if self.run.is_stopped() => {}
             Err(error) => {
                 self.run.source_error(&job.place.path(), &format_args!("cannot read it: {error}"));
                 self.run.entry_is_missing(&job.place, self);
@@ -185,7 +183,7 @@ impl Worker<'_> {
         loop {
             if chunk.is_empty() {
                 // Zeros are cut at the minimum, so a hole is a row of the same piece, without reading it.
-                while !self.run.should_stop() && holes.cover(open, position, MIN_BYTES as u64) {
+                while !self.run.is_stopped() && holes.cover(open, position, MIN_BYTES as u64) {
                     let Some(zeros) = self.zeros() else { return Err(io::Error::other("the run has failed")) };
                     file.missing.fetch_add(1, Ordering::Relaxed);
                     file.add(Some((number, zeros)));
@@ -223,7 +221,7 @@ impl Worker<'_> {
                 }
                 return Ok(Read { bytes: position, content: None });
             }
-            if self.run.should_stop() {
+            if self.run.is_stopped() {
                 return Err(io::Error::from(io::ErrorKind::Interrupted));
             }
         }

@@ -111,14 +111,6 @@ impl<'a> Run<'a> {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Whether to stop: the run has ended, or was cancelled, which this notices.
-    pub(super) fn should_stop(&self) -> bool {
-        if self.options.progress.is_cancelled() {
-            self.fail(Error::Cancelled);
-        }
-        self.is_stopped()
-    }
-
     /// An entry that came later is there.
     pub(super) fn entry_is_there(&self, place: &Place, node: Node, worker: &mut Worker<'_>) {
         if let Some(complete) = place.directory.add(Some((place.position, Some(node)))) {

@@ -26,7 +26,7 @@ impl Worker<'_> {
     /// Works until the run ends.
     pub(super) fn work(mut self) {
         while let Some(job) = self.run.queue.next() {
-            if self.run.should_stop() {
+            if self.run.is_stopped() {
                 return;
             }
             match job {

@@ -151,7 +151,10 @@ impl<'a> Walk<'a> {
         }
         let is_directory = is_directory(Entry { dir: open.as_fd(), name, dir_path: path });
         let matches = |patterns: &Patterns| patterns.matches(path, is_directory);
-        include.as_ref().is_none_or(matches) && !exclude.as_ref().is_some_and(matches)
+        let may_hide = |patterns: &Patterns| is_directory && patterns.may_match_below(path);
+        // What is excluded stays, also in a directory that the backup does not have.
+        include.as_ref().is_none_or(matches)
+            && !exclude.as_ref().is_some_and(|exclude| matches(exclude) || may_hide(exclude))
     }
 
     fn directory(&self, above: &Arc<Directory>, node: Node, path: &Path) -> Option<Arc<Directory>> {

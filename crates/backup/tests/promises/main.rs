@@ -1,5 +1,8 @@
 //! What backup and repository promise, tried on real file systems and storages that fail: what is saved comes back
 //! the same, whatever happens meanwhile.
 
+mod changing_files;
+mod crash;
+mod incremental;
 mod round_trip;
 mod support;

@@ -19,6 +19,7 @@ use backup::progress::Progress;
 use backup::restore::{self, Overwrite, restore};
 use repository::blob_writer::Destination;
 use repository::crypto::KeyCost;
+use repository::crypto::KeyCost;
 use repository::holder::Holder;
 use repository::id::Id;
 use repository::index::Index;
@@ -70,6 +71,13 @@ impl Scratch {
         Scratch(made.keep())
     }
 
+    /// One in which an ordinary user may work.
+    pub(crate) fn for_anybody() -> Self {
+        let scratch = Scratch::new();
+        fill::chmod(scratch.path(), 0o777);
+        scratch
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -105,7 +113,8 @@ pub(crate) struct Watch {
     pub(crate) errors: Mutex<Vec<String>>,
     pub(crate) cancelled: AtomicBool,
     pub(crate) bytes_done: Option<Box<dyn Fn(u64) + Sync + Send>>,
-    pub(crate) file_done: Option<Box<dyn Fn(&Path) + Sync + Send>>,
+    /// Asked before each job and before each entry of a directory.
+    pub(crate) asked: Option<Box<dyn Fn() + Sync + Send>>,
 }
 
 impl Watch {
@@ -127,10 +136,6 @@ impl Progress for Watch {
         self.bytes_done.iter().for_each(|act| act(bytes));
     }
 
-    fn file_done(&self, path: &dyn Fn() -> PathBuf) {
-        self.file_done.iter().for_each(|act| act(&path()));
-    }
-
     fn error(&self, path: &Path, error: &dyn Display) {
         self.errors.lock().unwrap().push(format!("{}: {error}", path.display()));
     }
@@ -140,8 +145,30 @@ impl Progress for Watch {
     }
 
     fn is_cancelled(&self) -> bool {
+        self.asked.iter().for_each(|act| act());
         self.cancelled.load(Ordering::Relaxed)
     }
+}
+
+/// Does something as a user whom the kernel refuses things, if this process is root's. Owner and permissions are a
+/// thread's own matter on Linux, and threads that it starts inherit them.
+pub(crate) fn as_ordinary_user<T: Send>(action: impl FnOnce() -> T + Send) -> T {
+    const NOBODY: u32 = 65_534;
+    let drop_rights = || {
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = (rustix::process::Uid::from_raw(NOBODY), rustix::process::Gid::from_raw(NOBODY));
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        }
+    };
+    let ran = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            drop_rights();
+            action()
+        });
+        thread.join()
+    });
+    ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Makes a repository.
@@ -154,10 +181,20 @@ pub(crate) fn open(storage: Arc<dyn Storage>) -> Arc<Repository> {
     Arc::new(Repository::open(storage, PASSWORD.as_bytes()).unwrap())
 }
 
+/// The tree of what was backed up itself: the directories above it change as others work in them.
+pub(crate) fn tree_of(repository: &Repository, root: Id, source: &Path) -> Id {
+    let index = repository.load_index().unwrap();
+    let mut reader = repository.reader(&index);
+    source.iter().skip(1).fold(root, |id, name| {
+        let tree = reader.load_tree(&id).unwrap();
+        let node = tree.nodes.into_iter().find(|node| *node.name == *name.as_encoded_bytes());
+        node.unwrap().subtree.unwrap()
+    })
+}
+
 /// A backup that was made.
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
-    pub(crate) id: Id,
     pub(crate) tree: Id,
     pub(crate) outcome: archive::Outcome,
 }
@@ -203,8 +240,8 @@ pub(crate) fn back_up_with(
         summary: None,
     };
     record.set_summary(&outcome.summary);
-    let id = repository.save_record(&record)?;
-    Ok(Made { id, tree, outcome })
+    repository.save_record(&record)?;
+    Ok(Made { tree, outcome })
 }
 
 /// A backup without any error.
