@@ -294,7 +294,11 @@ impl<'a> Worker<'a> {
         // Pieces that are the same blob follow one another.
         let groups: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.location == b.location).collect();
         if self.run.options.dry_run {
-            return groups.into_iter().for_each(|group| self.deliver(group, Ok(&[])));
+            let count = |piece: &Piece| {
+                let length = piece.location.blob.plain_length();
+                self.batch.files[piece.file as usize].would_write(self.run, length);
+            };
+            return pieces.iter().for_each(count);
         }
         let first = groups[0][0].location;
         let begin = u64::from(first.blob.offset);
