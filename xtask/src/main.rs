@@ -13,6 +13,7 @@
 mod bench;
 mod debian;
 mod demo;
+mod fuzz;
 mod parts;
 mod random;
 mod shell;
@@ -28,6 +29,7 @@ usage: cargo xtask COMMAND
   demo                          build the program, and run its main job on a sample site
   test [CARGO-TEST-ARGUMENTS]   install what the tests need (as root, through apt), then run all tests
   bench [OPTIONS]               measure ours and its peers; `bench --help` tells more
+  fuzz [TARGET] [--seconds N]   feed the parsers of stored bytes with bad ones
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +44,11 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some("bench") => bench::run(&rest),
+        Some("fuzz") if rest.iter().any(|argument| argument == "--help") => {
+            print!("{}", fuzz::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        Some("fuzz") => fuzz::run(&rest),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

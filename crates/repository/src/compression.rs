@@ -175,8 +175,24 @@ impl Default for Unpacking {
 /// Decompresses a file whose length nobody noted (index, record, lock), up to [`MAX_PLAIN`].
 pub(crate) fn decompress_file(packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
     use std::io::Read as _;
-    let mut plain = Vec::new();
-    let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(UnpackError::Zstd)?;
-    decoder.take(MAX_PLAIN + 1).read_to_end(&mut plain).map_err(UnpackError::Zstd)?;
-    if plain.len() as u64 > MAX_PLAIN { Err(UnpackError::TooLarge(plain.len() as u64)) } else { Ok(plain) }
+    // The frame's own word is no more than a hint of how much room to take.
+    let said = zstd_safe::get_frame_content_size(packed).ok().flatten().unwrap_or(0);
+    if said > MAX_PLAIN {
+        return Err(UnpackError::TooLarge(said));
+    }
+    let mut plain = Vec::with_capacity(said.min(packed.len() as u64 * MAX_RATIO) as usize);
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(UnpackError::Zstd)?;
+    loop {
+        // Grown by hand: left to itself, the vector would take twice the bound before it is reached.
+        let left = (MAX_PLAIN + 1) as usize - plain.len();
+        let double = plain.len().max(plain.capacity() - plain.len()).max(64 << 10);
+        let room = if double + 1 >= left { left } else { double };
+        plain.reserve_exact(room);
+        let read = decoder.by_ref().take(room as u64).read_to_end(&mut plain).map_err(UnpackError::Zstd)?;
+        match plain.len() as u64 {
+            length if length > MAX_PLAIN => return Err(UnpackError::TooLarge(length)),
+            _ if read < room => return Ok(plain),
+            _ => {}
+        }
+    }
 }
