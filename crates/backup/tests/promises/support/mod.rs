@@ -19,7 +19,6 @@ use backup::progress::Progress;
 use backup::restore::{self, Overwrite, restore};
 use repository::blob_writer::Destination;
 use repository::crypto::KeyCost;
-use repository::crypto::KeyCost;
 use repository::holder::Holder;
 use repository::id::Id;
 use repository::index::Index;
