@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use repository::holder::Holder;
-use repository::lock::LockRecord;
+use repository::lock_record::LockRecord;
 use repository::tree::Timestamp;
 
 fuzz_target!(|bytes: &[u8]| {

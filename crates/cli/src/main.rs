@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod entry;
 mod error;
+mod global;
 mod human;
 mod open;
 mod output;

@@ -11,8 +11,8 @@ use repository::tree::Timestamp;
 use repository::{Error, Repository};
 use rustix::io::Errno;
 
-use crate::args::Global;
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::output::Output;
 use crate::password::Sources;
 use crate::signals;

@@ -8,7 +8,7 @@ use std::path::Path;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use serde::Serialize;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::status_line::StatusLine;
 
 const RED: &str = "\x1b[1;31m";

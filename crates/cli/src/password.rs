@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use crate::args::Global;
 use crate::error::CommandError;
+use crate::global::Global;
 
 /// The environment's.
 const VARIABLE: &str = "SNAPBACK_PASSWORD";

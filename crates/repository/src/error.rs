@@ -2,7 +2,7 @@
 
 use crate::blob::BlobKind;
 use crate::id::Id;
-use crate::lock::LockRecord;
+use crate::lock_record::LockRecord;
 use crate::storage::{StorageError, StoredFile};
 
 /// What can go wrong with a repository. Every variant names the thing.

@@ -21,6 +21,7 @@ pub mod holder;
 pub mod id;
 pub mod index;
 pub mod lock;
+pub mod lock_record;
 pub mod pack;
 mod pack_reader;
 mod parallel;

@@ -15,7 +15,7 @@ use repository::hash::sha256;
 use repository::holder::Holder;
 use repository::id::Id;
 use repository::index::{IndexBuilder, file};
-use repository::lock::LockRecord;
+use repository::lock_record::LockRecord;
 use repository::pack::{PackBuilder, expected_size, parse_entries, parse_header};
 use repository::record::BackupRecord;
 use repository::storage::memory::Memory;

@@ -2,7 +2,6 @@
 //! the one above it. Whoever finishes the last entry does the storing, so nobody waits for anybody.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +9,6 @@ use std::sync::{Arc, Mutex};
 
 use repository::id::Id;
 use repository::tree::{Node, NodeKind, Tree};
-
-use crate::archive::targets::Target;
 
 /// A directory whose entries are being gathered.
 pub(super) struct Directory {
@@ -31,24 +28,6 @@ struct State {
     node: Option<Node>,
     /// In the order of the names; an entry that could not be read stays `None`.
     entries: Vec<Option<Node>>,
-}
-
-/// A directory to be listed.
-pub(super) struct DirectoryJob {
-    pub(super) directory: Arc<Directory>,
-    /// Where it lies; `None` for the root and what is opened by its path.
-    pub(super) above: Option<Arc<OwnedFd>>,
-    pub(super) target: Target,
-    /// The file system of the target it belongs to.
-    pub(super) device: Option<u64>,
-}
-
-/// A regular file to be read.
-pub(super) struct FileJob {
-    pub(super) place: Place,
-    pub(super) above: Arc<OwnedFd>,
-    /// Whether the parent backup has a file there.
-    pub(super) is_new: bool,
 }
 
 /// Where an entry belongs.

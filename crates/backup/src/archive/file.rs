@@ -2,8 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use repository::blob::BlobKind;
 use repository::chunker::{MAX_BYTES, MIN_BYTES};
@@ -12,52 +11,13 @@ use repository::tree::Node;
 use rustix::fs::{Mode, OFlags, SeekFrom, openat, seek};
 use rustix::io::Errno;
 
-use crate::archive::directory::{FileJob, Place};
+use crate::archive::job::{ChunkJob, FileJob, OpenFile};
 use crate::archive::worker::Worker;
 use crate::attributes::{Entry, Stat, extended_attributes, node_from};
 
 /// How much is read at a time, in bytes. The tail behind a cut is copied, so less is better; each read costs a
 /// system call, so more is.
 const READ_BYTES: usize = 256 << 10;
-
-/// A piece of a file, to be stored.
-pub(super) struct ChunkJob {
-    file: Arc<OpenFile>,
-    number: usize,
-    bytes: Vec<u8>,
-}
-
-/// A file whose pieces are being stored.
-pub(super) struct OpenFile {
-    place: Place,
-    stat: Stat,
-    state: Mutex<FileState>,
-    /// Pieces still to come, and one for the reading itself.
-    missing: AtomicUsize,
-}
-
-struct FileState {
-    node: Option<Node>,
-    pieces: Vec<Id>,
-}
-
-impl OpenFile {
-    /// Adds a piece, or ends the reading. Gives the node when nothing is missing any more.
-    fn add(&self, piece: Option<(usize, Id)>) -> Option<Node> {
-        let mut state = self.state.lock().expect("no panic while a file is held");
-        if let Some((number, id)) = piece {
-            if state.pieces.len() <= number {
-                state.pieces.resize(number + 1, Id([0; 32]));
-            }
-            state.pieces[number] = id;
-        }
-        if self.missing.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return None;
-        }
-        let pieces = std::mem::take(&mut state.pieces);
-        state.node.take().map(|node| Node { content: Some(pieces), ..node })
-    }
-}
 
 impl Worker<'_> {
     /// Reads one file.
@@ -66,7 +26,7 @@ impl Worker<'_> {
             Ok(open) => open,
             Err(error) => {
                 self.run.source_error(&job.place.path(), &explain_open(error));
-                return self.run.entry_is_missing(&job.place, self);
+                return self.entry_is_missing(&job.place);
             }
         };
         // What was opened may be another file than the one that was listed.
@@ -74,11 +34,11 @@ impl Worker<'_> {
             Ok(stat) if stat.mode & S_IFMT == S_IFREG => stat,
             Ok(_) => {
                 self.run.source_error(&job.place.path(), &"it is no regular file any more");
-                return self.run.entry_is_missing(&job.place, self);
+                return self.entry_is_missing(&job.place);
             }
             Err(error) => {
                 self.run.source_error(&job.place.path(), &format_args!("cannot read its metadata: {error}"));
-                return self.run.entry_is_missing(&job.place, self);
+                return self.entry_is_missing(&job.place);
             }
         };
         let links = (stat.links > 1).then_some((stat.device, stat.inode));
@@ -93,7 +53,7 @@ impl Worker<'_> {
             Err(_) if self.run.is_stopped() => {}
             Err(error) => {
                 self.run.source_error(&job.place.path(), &format_args!("cannot read it: {error}"));
-                self.run.entry_is_missing(&job.place, self);
+                self.entry_is_missing(&job.place);
             }
             Ok(Read { bytes, content }) => {
                 self.report_change(&open, &job, &stat, bytes);
@@ -107,7 +67,7 @@ impl Worker<'_> {
                             self.run.hard_links.put(inode, &stat, content.clone());
                         }
                         node.content = Some(content);
-                        self.run.entry_is_there(&place, node, self);
+                        self.entry_is_there(&place, node);
                     }
                     // Pieces are with other workers, and the last one of them ends it.
                     None => self.finish_reading(node),
@@ -171,12 +131,7 @@ impl Worker<'_> {
     }
 
     fn read_large(&mut self, open: &OwnedFd, job: &FileJob, stat: &Stat) -> io::Result<Read> {
-        let file = Arc::new(OpenFile {
-            place: job.place.clone(),
-            stat: *stat,
-            state: Mutex::new(FileState { node: None, pieces: Vec::new() }),
-            missing: AtomicUsize::new(1),
-        });
+        let file = OpenFile::new(job.place.clone(), *stat);
         self.reading = Some(Arc::clone(&file));
         let mut holes = Holes::new(stat);
         let (mut chunk, mut scanned, mut position, mut number) = (self.run.buffer(), 0, 0_u64, 0);
@@ -185,8 +140,8 @@ impl Worker<'_> {
                 // Zeros are cut at the minimum, so a hole is a row of the same piece, without reading it.
                 while !self.run.is_stopped() && holes.cover(open, position, MIN_BYTES as u64) {
                     let Some(zeros) = self.zeros() else { return Err(io::Error::other("the run has failed")) };
-                    file.missing.fetch_add(1, Ordering::Relaxed);
-                    file.add(Some((number, zeros)));
+                    file.expect_piece();
+                    file.add(number, zeros);
                     number += 1;
                     position += MIN_BYTES as u64;
                     self.run.options.progress.bytes_done(MIN_BYTES as u64);
@@ -229,7 +184,7 @@ impl Worker<'_> {
 
     /// Gives a piece to whoever has time, or stores it here.
     fn piece(&mut self, file: &Arc<OpenFile>, number: usize, bytes: Vec<u8>) {
-        file.missing.fetch_add(1, Ordering::Relaxed);
+        file.expect_piece();
         let job = ChunkJob { file: Arc::clone(file), number, bytes };
         if let Some(job) = self.run.queue.offer(job) {
             self.chunk(job);
@@ -241,7 +196,7 @@ impl Worker<'_> {
         let ChunkJob { file, number, bytes } = job;
         let Some(id) = self.store(&bytes) else { return };
         self.run.give_back(bytes);
-        if let Some(node) = file.add(Some((number, id))) {
+        if let Some(node) = file.add(number, id) {
             self.finish_large(&file, node);
         }
     }
@@ -253,13 +208,12 @@ impl Worker<'_> {
         {
             self.run.hard_links.put((file.stat.device, file.stat.inode), &file.stat, content.clone());
         }
-        self.run.entry_is_there(&file.place, node, self);
+        self.entry_is_there(&file.place, node);
     }
 
     fn finish_reading(&mut self, node: Node) {
         let Some(file) = self.reading.take() else { return };
-        file.state.lock().expect("no panic while a file is held").node = Some(node);
-        if let Some(node) = file.add(None) {
+        if let Some(node) = file.end(node) {
             self.finish_large(&file, node);
         }
     }

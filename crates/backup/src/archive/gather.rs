@@ -12,7 +12,8 @@ use repository::tree::{Node, NodeKind, TreeEncoder};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
 
-use crate::archive::directory::{Complete, Directory, DirectoryJob, FileJob, Place, Previous, subtree};
+use crate::archive::directory::{Complete, Directory, Place, Previous, subtree};
+use crate::archive::job::{DirectoryJob, FileJob};
 use crate::archive::targets::Target;
 use crate::archive::worker::Worker;
 use crate::attributes::{Entry, Stat, extended_attributes, link_target, node_from};
@@ -31,7 +32,7 @@ impl Worker<'_> {
             Ok(opened) => opened,
             Err(error) => {
                 self.run.source_error(&path, &format_args!("cannot open the directory: {error}"));
-                return self.run.directory_is_missing(&directory, self);
+                return self.directory_is_missing(&directory);
             }
         };
         let is_cache = whole && self.run.options.exclude_caches && is_cache(&open);
@@ -43,7 +44,7 @@ impl Worker<'_> {
                 Ok(names) => names,
                 Err(error) => {
                     self.run.source_error(&path, &format_args!("cannot list the directory: {error}"));
-                    return self.run.directory_is_missing(&directory, self);
+                    return self.directory_is_missing(&directory);
                 }
             },
             Target::Above(ref below) => below.keys().cloned().collect(),
@@ -78,7 +79,7 @@ impl Worker<'_> {
         let Gathering { entries, files, directories, .. } = gathering;
         directory.expect(node, entries, files.len() + directories.len());
         self.run.queue.push(files, directories);
-        self.run.directory_is_listed(&directory, self);
+        self.directory_is_listed(&directory);
     }
 
     fn directory_node(&self, directory: &Directory, stat: &Stat, open: &OwnedFd, path: &std::path::Path) -> Node {

@@ -9,6 +9,7 @@
 mod directory;
 mod file;
 mod gather;
+mod job;
 mod queue;
 mod run;
 mod stream;
@@ -30,7 +31,8 @@ use crate::attributes::{Context, Zone};
 use crate::patterns::Patterns;
 use crate::progress::Progress;
 
-use directory::{Directory, DirectoryJob};
+use directory::Directory;
+use job::DirectoryJob;
 use run::Run;
 use worker::Worker;
 

@@ -6,14 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use crate::archive::directory::{DirectoryJob, FileJob};
-use crate::archive::file::ChunkJob;
-
-pub(super) enum Job {
-    Chunk(ChunkJob),
-    File(FileJob),
-    Directory(DirectoryJob),
-}
+use crate::archive::job::{ChunkJob, DirectoryJob, FileJob, Job};
 
 #[derive(Default)]
 struct Waiting {

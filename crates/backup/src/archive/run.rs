@@ -11,12 +11,10 @@ use repository::blob::BlobKind;
 use repository::chunker::Chunker;
 use repository::id::Id;
 use repository::index::Index;
-use repository::tree::Node;
 
 use crate::archive::Options;
-use crate::archive::directory::{Directory, Place};
+use crate::archive::directory::Directory;
 use crate::archive::queue::Queue;
-use crate::archive::worker::Worker;
 use crate::attributes::{Context, Moment, Stat};
 
 /// Buffers kept for the pieces of large files; more may be in use.
@@ -109,36 +107,6 @@ impl<'a> Run<'a> {
             self.fail(Error::Cancelled);
         }
         self.stopped.load(Ordering::Acquire)
-    }
-
-    /// An entry that came later is there.
-    pub(super) fn entry_is_there(&self, place: &Place, node: Node, worker: &mut Worker<'_>) {
-        if let Some(complete) = place.directory.add(Some((place.position, Some(node)))) {
-            worker.complete(&place.directory, complete);
-        }
-    }
-
-    /// An entry will not come.
-    pub(super) fn entry_is_missing(&self, place: &Place, worker: &mut Worker<'_>) {
-        if let Some(complete) = place.directory.add(Some((place.position, None))) {
-            worker.complete(&place.directory, complete);
-        }
-    }
-
-    /// A directory's own work is done; its entries may still be missing.
-    pub(super) fn directory_is_listed(&self, directory: &Arc<Directory>, worker: &mut Worker<'_>) {
-        if let Some(complete) = directory.add(None) {
-            worker.complete(directory, complete);
-        }
-    }
-
-    /// A directory could not be read at all.
-    pub(super) fn directory_is_missing(&self, directory: &Arc<Directory>, worker: &mut Worker<'_>) {
-        match directory.rise(None) {
-            Some((above, Some(complete))) => worker.complete(&above, complete),
-            Some((_, None)) => {}
-            None => self.fail(Error::Refused("the root directory cannot be read".to_owned())),
-        }
     }
 
     pub(super) fn count_unmodified(&self, bytes: u64) {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use repository::BlobReader;
 use repository::blob_writer::BlobSaver;
 use repository::id::Id;
+use repository::tree::Node;
+use repository::{BlobReader, Error};
 
-use crate::archive::file::OpenFile;
-use crate::archive::queue::Job;
+use crate::archive::directory::{Directory, Place};
+use crate::archive::job::{Job, OpenFile};
 use crate::archive::run::Run;
 
 pub(super) struct Worker<'a> {
@@ -34,6 +35,36 @@ impl Worker<'_> {
                 Job::File(job) => self.file(job),
                 Job::Directory(job) => self.directory(job),
             }
+        }
+    }
+
+    /// An entry that came later is there.
+    pub(super) fn entry_is_there(&mut self, place: &Place, node: Node) {
+        if let Some(complete) = place.directory.add(Some((place.position, Some(node)))) {
+            self.complete(&place.directory, complete);
+        }
+    }
+
+    /// An entry will not come.
+    pub(super) fn entry_is_missing(&mut self, place: &Place) {
+        if let Some(complete) = place.directory.add(Some((place.position, None))) {
+            self.complete(&place.directory, complete);
+        }
+    }
+
+    /// A directory's own work is done; its entries may still be missing.
+    pub(super) fn directory_is_listed(&mut self, directory: &Arc<Directory>) {
+        if let Some(complete) = directory.add(None) {
+            self.complete(directory, complete);
+        }
+    }
+
+    /// A directory could not be read at all.
+    pub(super) fn directory_is_missing(&mut self, directory: &Arc<Directory>) {
+        match directory.rise(None) {
+            Some((above, Some(complete))) => self.complete(&above, complete),
+            Some((_, None)) => {}
+            None => self.run.fail(Error::Refused("the root directory cannot be read".to_owned())),
         }
     }
 }

@@ -16,8 +16,8 @@ use repository::index::Index;
 use repository::record::BackupRecord;
 use repository::tree::Timestamp;
 
-use crate::args::Global;
 use crate::error::{Code, CommandError};
+use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::Output;

@@ -9,8 +9,8 @@ use backup::read::{Found, write_content, write_tar};
 use clap::Args;
 use repository::tree::NodeKind;
 
-use crate::args::Global;
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::open::Session;
 use crate::output::Output;
 use crate::progress_bar::Quiet;

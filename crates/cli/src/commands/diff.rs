@@ -8,9 +8,9 @@ use backup::read::{self, Change, Difference};
 use clap::Args;
 use repository::tree::{Node, NodeKind};
 
-use crate::args::Global;
 use crate::entry::{self, Document};
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::human;
 use crate::open::Session;
 use crate::output::Output;

@@ -8,9 +8,9 @@ use clap::Args;
 use repository::id::Id;
 use repository::record::BackupRecord;
 
-use crate::args::Global;
 use crate::entry::{self, Document};
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::Output;

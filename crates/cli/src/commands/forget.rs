@@ -10,9 +10,9 @@ use repository::id::Id;
 use repository::record::BackupRecord;
 use repository::storage::FileKind;
 
-use crate::args::Global;
 use crate::commands::repo::prune;
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::{Output, words};

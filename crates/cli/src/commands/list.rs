@@ -8,7 +8,7 @@ use repository::id::Id;
 use repository::record::BackupRecord;
 use serde::Serialize;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::{Output, numbers, words};

@@ -11,8 +11,8 @@ use repository::BlobReader;
 use repository::record::BackupRecord;
 use repository::tree::Node;
 
-use crate::args::Global;
 use crate::entry::{self, Document};
+use crate::global::Global;
 use crate::open::Session;
 use crate::output::{Lines, Output};
 use crate::progress_bar::Quiet;

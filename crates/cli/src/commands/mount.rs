@@ -8,8 +8,8 @@ use anyhow::Result;
 use backup::mount::{self, MountError};
 use clap::Args;
 
-use crate::args::Global;
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::open::Session;
 use crate::output::Output;
 use crate::progress_bar::Quiet;

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use backup::restore::{self, Outcome, Overwrite};
 use clap::{Args, ValueEnum};
 
-use crate::args::Global;
 use crate::error::Code;
+use crate::global::Global;
 use crate::human;
 use crate::open::Session;
 use crate::output::Output;

@@ -8,8 +8,8 @@ use repository::id::Id;
 use repository::record::BackupRecord;
 use repository::storage::{FileKind, StoredFile};
 
-use crate::args::Global;
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::human;
 use crate::open::Session;
 use crate::output::Output;

@@ -7,8 +7,8 @@ use anyhow::Result;
 use clap::Args;
 use repository::check::{self, Options, ReadData, Report};
 
-use crate::args::Global;
 use crate::error::Code;
+use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::Output;

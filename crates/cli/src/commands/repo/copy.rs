@@ -9,7 +9,7 @@ use clap::Args;
 use repository::copy::{self, Outcome};
 use repository::id::Id;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::Output;

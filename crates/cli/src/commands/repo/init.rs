@@ -8,7 +8,7 @@ use clap::Args;
 use repository::storage::StoredFile;
 use repository::{Error, InitOptions, Repository};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::open;
 use crate::output::Output;
 use crate::password::Sources;

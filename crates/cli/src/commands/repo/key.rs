@@ -9,8 +9,8 @@ use repository::id::Id;
 use repository::list_keys;
 use repository::storage::{FileKind, StoredFile};
 
-use crate::args::Global;
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
 use crate::output::{Output, words};

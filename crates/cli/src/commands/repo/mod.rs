@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::output::Output;
 
 /// All of them.

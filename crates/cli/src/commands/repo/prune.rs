@@ -9,8 +9,8 @@ use repository::Error;
 use repository::lock::Lock;
 use repository::prune::{self, MaxUnused, Options, Plan};
 
-use crate::args::Global;
 use crate::error::CommandError;
+use crate::global::Global;
 use crate::human;
 use crate::open::Session;
 use crate::output::Output;

@@ -7,7 +7,7 @@ use clap::Args;
 use repository::id::Id;
 use repository::statistics::{self, Files, RawData, Stored};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::human;
 use crate::open::Session;
 use crate::output::Output;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use repository::lock;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::human;
 use crate::open::Session;
 use crate::output::Output;
