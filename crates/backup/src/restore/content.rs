@@ -357,8 +357,9 @@ impl<'a> Worker<'a> {
         let plain = plain.map(Plain::new);
         for piece in group {
             let file = &self.batch.files[piece.file as usize];
-            file.write(self.run, plain.as_ref().map_err(|error| *error), piece.offset);
-            self.run.options.progress.bytes_done(piece.location.blob.plain_length());
+            let length = piece.location.blob.plain_length();
+            file.write(self.run, plain.as_ref().map_err(|error| *error), piece.offset, length);
+            self.run.options.progress.bytes_done(length);
         }
     }
 }

@@ -63,14 +63,14 @@ impl File {
         self.restored.load(Ordering::Relaxed).then_some((&self.place, &self.node))
     }
 
-    /// Writes one piece, or notes why there is none. A dry run only counts.
-    pub(super) fn write(&self, run: &Run<'_>, plain: Result<&Plain<'_>, &Error>, offset: u64) {
+    /// Writes one piece, or notes why there is none. A dry run only counts its length in bytes.
+    pub(super) fn write(&self, run: &Run<'_>, plain: Result<&Plain<'_>, &Error>, offset: u64, length: u64) {
         let is_new = matches!(self.state, FileState::New);
         let is_only = is_new && self.node.content.as_ref().is_some_and(|content| content.len() == 1);
         let written = match plain {
             Err(error) => Err(error.to_string()),
-            Ok(plain) if run.options.dry_run => {
-                self.written.fetch_add(plain.bytes.len() as u64, Ordering::Relaxed);
+            Ok(_) if run.options.dry_run => {
+                self.written.fetch_add(length, Ordering::Relaxed);
                 Ok(None)
             }
             Ok(plain) => self.write_at(plain, offset).map_err(|error| {

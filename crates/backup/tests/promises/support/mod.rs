@@ -2,6 +2,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod fill;
+pub(crate) mod restic;
 pub(crate) mod storage;
 pub(crate) mod tree;
 
@@ -18,7 +19,6 @@ use backup::attributes::Zone;
 use backup::progress::Progress;
 use backup::restore::{self, Overwrite, restore};
 use repository::blob_writer::Destination;
-use repository::crypto::KeyCost;
 use repository::crypto::KeyCost;
 use repository::holder::Holder;
 use repository::id::Id;
