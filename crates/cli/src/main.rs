@@ -20,16 +20,37 @@ mod suggest;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser as _};
 
-use crate::args::Arguments;
+use crate::args::{Arguments, Command};
 use crate::output::Output;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(&arguments.global);
-    match commands::run(&arguments, &output) {
+    match run(&arguments, &output) {
         Ok(code) => code,
         Err(error) => error::report(&error, &output),
+    }
+}
+
+/// Runs what the arguments say.
+fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Backup(command) => commands::backup::run(command, global, output),
+        Command::Cat(command) => commands::cat::run(command, global, output),
+        Command::Completions(command) => commands::completions::run(command, Arguments::command()),
+        Command::Diff(command) => commands::diff::run(command, global, output),
+        Command::Find(command) => commands::find::run(command, global, output),
+        Command::Forget(command) => commands::forget::run(command, global, output),
+        Command::List(command) => commands::list::run(command, global, output),
+        Command::Ls(command) => commands::ls::run(command, global, output),
+        Command::Man(command) => commands::man::run(command, Arguments::command()),
+        Command::Mount(command) => commands::mount::run(command, global, output),
+        Command::Repo(command) => commands::repo::run(command, global, output),
+        Command::Restore(command) => commands::restore::run(command, global, output),
+        Command::Tag(command) => commands::tag::run(command, global, output),
     }
 }

@@ -294,11 +294,7 @@ impl<'a> Worker<'a> {
         // Pieces that are the same blob follow one another.
         let groups: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.location == b.location).collect();
         if self.run.options.dry_run {
-            let count = |piece: &Piece| {
-                let length = piece.location.blob.plain_length();
-                self.batch.files[piece.file as usize].would_write(self.run, length);
-            };
-            return pieces.iter().for_each(count);
+            return groups.into_iter().for_each(|group| self.deliver(group, Ok(&[])));
         }
         let first = groups[0][0].location;
         let begin = u64::from(first.blob.offset);
@@ -361,8 +357,9 @@ impl<'a> Worker<'a> {
         let plain = plain.map(Plain::new);
         for piece in group {
             let file = &self.batch.files[piece.file as usize];
-            file.write(self.run, plain.as_ref().map_err(|error| *error), piece.offset);
-            self.run.options.progress.bytes_done(piece.location.blob.plain_length());
+            let length = piece.location.blob.plain_length();
+            file.write(self.run, plain.as_ref().map_err(|error| *error), piece.offset, length);
+            self.run.options.progress.bytes_done(length);
         }
     }
 }

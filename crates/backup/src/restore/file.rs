@@ -63,20 +63,16 @@ impl File {
         self.restored.load(Ordering::Relaxed).then_some((&self.place, &self.node))
     }
 
-    /// Counts one piece, in a dry run.
-    pub(super) fn would_write(&self, run: &Run<'_>, bytes: u64) {
-        self.written.fetch_add(bytes, Ordering::Relaxed);
-        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.finish(run, None);
-        }
-    }
-
-    /// Writes one piece, or notes why there is none.
-    pub(super) fn write(&self, run: &Run<'_>, plain: Result<&Plain<'_>, &Error>, offset: u64) {
+    /// Writes one piece, or notes why there is none. A dry run only counts its length in bytes.
+    pub(super) fn write(&self, run: &Run<'_>, plain: Result<&Plain<'_>, &Error>, offset: u64, length: u64) {
         let is_new = matches!(self.state, FileState::New);
         let is_only = is_new && self.node.content.as_ref().is_some_and(|content| content.len() == 1);
         let written = match plain {
             Err(error) => Err(error.to_string()),
+            Ok(_) if run.options.dry_run => {
+                self.written.fetch_add(length, Ordering::Relaxed);
+                Ok(None)
+            }
             Ok(plain) => self.write_at(plain, offset).map_err(|error| {
                 run.note_full(error);
                 format!("cannot write it: {error}")

@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
-
-use crate::args::Arguments;
 
 /// Print the completions of a shell, such as `snapback completions bash > /etc/bash_completion.d/snapback`.
 #[derive(Args, Debug)]
@@ -16,10 +14,10 @@ pub(crate) struct Command {
     shell: Shell,
 }
 
-pub(crate) fn run(command: &Command) -> Result<ExitCode> {
+pub(crate) fn run(command: &Command, mut arguments: clap::Command) -> Result<ExitCode> {
     // Into memory first: the generator panics when a pipe is closed.
     let mut script = Vec::new();
-    clap_complete::generate(command.shell, &mut Arguments::command(), "snapback", &mut script);
+    clap_complete::generate(command.shell, &mut arguments, "snapback", &mut script);
     std::io::Write::write_all(&mut std::io::stdout(), &script)?;
     Ok(ExitCode::SUCCESS)
 }

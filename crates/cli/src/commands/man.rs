@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, CommandFactory as _};
-
-use crate::args::Arguments;
+use clap::Args;
 
 /// Write the manual pages, one for each command.
 #[derive(Args, Debug)]
@@ -16,9 +14,9 @@ pub(crate) struct Command {
     to: PathBuf,
 }
 
-pub(crate) fn run(command: &Command) -> Result<ExitCode> {
+pub(crate) fn run(command: &Command, arguments: clap::Command) -> Result<ExitCode> {
     let into = || format!("cannot write into {}", command.to.display());
     std::fs::create_dir_all(&command.to).with_context(into)?;
-    clap_mangen::generate_to(Arguments::command(), &command.to).with_context(into)?;
+    clap_mangen::generate_to(arguments, &command.to).with_context(into)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod fill;
+pub(crate) mod restic;
 pub(crate) mod storage;
 pub(crate) mod tree;
 
