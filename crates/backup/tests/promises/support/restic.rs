@@ -16,7 +16,7 @@ impl Restic {
     /// SNAPBACK_TEST_RESTIC_OLD.
     #[expect(clippy::disallowed_methods, reason = "`cargo xtask test` says where the real parts are")]
     pub(crate) fn programs() -> Vec<PathBuf> {
-        let given = ["SNAPBACK_TEST_RESTIC", "SNAPBACK_TEST_RESTIC_OLD"].map(|name| std::env::var_os(name));
+        let given = ["SNAPBACK_TEST_RESTIC", "SNAPBACK_TEST_RESTIC_OLD"].map(std::env::var_os);
         let mut programs: Vec<PathBuf> = given.into_iter().flatten().map(PathBuf::from).collect();
         if programs.is_empty() {
             programs.push("restic".into());
