@@ -24,8 +24,7 @@ fuzz_target!(|input: (u32, bool, &[u8])| {
     let length = sealed.len() as u32;
     let blob = PackedBlob { id: Id([1; 32]), kind: BlobKind::Data, offset: 0, length, uncompressed_length };
     let mut plain = Vec::new();
-    let opened =
-        REPOSITORY.open_blob_unhashed(Id([2; 32]), &blob, &mut sealed, &mut Unpacking::new(), &mut plain);
+    let opened = REPOSITORY.open_blob_unhashed(Id([2; 32]), &blob, &mut sealed, &mut Unpacking::new(), &mut plain);
     if opened.is_ok() {
         assert_eq!(plain.len() as u64, blob.plain_length());
     }
