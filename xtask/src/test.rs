@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
 
     let mut tests = shell::cargo();
-    tests.args(["test", "--workspace"]).args(arguments);
+    tests.args(["test", "--workspace", "--no-fail-fast"]).args(arguments);
     for (variable, restic) in [(OLD_RESTIC, old), (NEW_RESTIC, new)] {
         if let Some(restic) = restic {
             println!("xtask: {variable}={} ({})", restic.display(), restic_version(&restic)?);

@@ -133,3 +133,12 @@ pub(super) fn names(directory: &OwnedFd) -> Result<Vec<Box<[u8]>>, Errno> {
     }
     Ok(names)
 }
+
+/// Removes a directory unless something is in it. Gives how many entries went.
+pub(super) fn remove_if_empty(above: &OwnedFd, name: &[u8]) -> Result<u64, Errno> {
+    match unlinkat(above, name, AtFlags::REMOVEDIR) {
+        Ok(()) => Ok(1),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(0),
+        Err(error) => Err(error),
+    }
+}

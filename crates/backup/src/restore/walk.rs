@@ -18,12 +18,14 @@ use crate::patterns::Patterns;
 use crate::restore::content::Batch;
 use crate::restore::handle::Handle;
 use crate::restore::place::{Above, Directory, Place, has_default_acl, make_directory, open_directory};
-use crate::restore::remove::{clear, is_directory, names, open_accessible, remove_all};
+use crate::restore::remove::{clear, is_directory, names, open_accessible, remove_all, remove_if_empty};
 use crate::restore::run::{Run, add};
 use crate::restore::{Overwrite, should_leave};
 
 /// Further names of files that wait for their first ones at the most.
 const MAX_LINKS: usize = 20_000;
+/// How deep below what the backup does not have is looked for what patterns protect; what lies deeper stays.
+const MAX_LOOK: usize = 1000;
 
 pub(super) struct Walk<'a> {
     run: &'a Run<'a>,
@@ -141,20 +143,6 @@ impl<'a> Walk<'a> {
             Some(include) if is_directory => !include.may_match_below(path) && !include.matches(path, true),
             Some(include) => !include.matches(path, false),
         }
-    }
-
-    /// A directory that only may hold something to include is not wholly included.
-    fn may_be_deleted(&self, open: &OwnedFd, name: &[u8], path: &Path) -> bool {
-        let (include, exclude) = (&self.run.options.include, &self.run.options.exclude);
-        if include.is_none() && exclude.is_none() {
-            return true;
-        }
-        let is_directory = is_directory(Entry { dir: open.as_fd(), name, dir_path: path });
-        let matches = |patterns: &Patterns| patterns.matches(path, is_directory);
-        let may_hide = |patterns: &Patterns| is_directory && patterns.may_match_below(path);
-        // What is excluded stays, also in a directory that the backup does not have.
-        include.as_ref().is_none_or(matches)
-            && !exclude.as_ref().is_some_and(|exclude| matches(exclude) || may_hide(exclude))
     }
 
     fn directory(&self, above: &Arc<Directory>, node: Node, path: &Path) -> Option<Arc<Directory>> {
@@ -314,22 +302,45 @@ impl<'a> Walk<'a> {
         };
         for name in present {
             let name_path = path.join(OsStr::from_bytes(&name));
-            // What was not asked for is not touched, whether the backup has it or not.
-            if kept.contains(&name) || !self.may_be_deleted(&open, &name, &name_path) {
+            if kept.contains(&name) {
                 continue;
             }
-            if self.run.options.dry_run {
-                add(&self.run.counts.deleted, 1);
-                continue;
-            }
-            match remove_all(&open, &name) {
-                Ok(removed) => add(&self.run.counts.deleted, removed),
-                Err(error) => {
-                    let path = directory.path().join(OsStr::from_bytes(&name));
-                    self.run.error(&path, &format_args!("cannot remove it: {error}"));
-                }
+            if let Err(error) = self.delete(&open, &name, &name_path, 0) {
+                let path = directory.path().join(OsStr::from_bytes(&name));
+                self.run.error(&path, &format_args!("cannot remove it: {error}"));
             }
         }
+    }
+
+    /// Removes what the backup does not have, except what was not asked for: that is not touched, and neither are the
+    /// directories it lies in.
+    fn delete(&self, above: &OwnedFd, name: &[u8], path: &Path, depth: usize) -> Result<(), Errno> {
+        let (include, exclude) = (&self.run.options.include, &self.run.options.exclude);
+        let is_directory = is_directory(Entry { dir: above.as_fd(), name, dir_path: path });
+        if exclude.as_ref().is_some_and(|exclude| exclude.matches(path, is_directory)) {
+            return Ok(());
+        }
+        let is_included = include.as_ref().is_none_or(|include| include.matches(path, is_directory));
+        let below = |patterns: &Option<Patterns>| patterns.as_ref().is_some_and(|all| all.may_match_below(path));
+        let must_look = is_directory && (below(exclude) || !is_included && below(include));
+        if must_look && depth < MAX_LOOK {
+            let open = open_accessible(above, name)?;
+            for below in names(&open)? {
+                self.delete(&open, &below, &path.join(OsStr::from_bytes(&below)), depth + 1)?;
+            }
+        } else if must_look || !is_included {
+            return Ok(());
+        }
+        if !is_included {
+            return Ok(());
+        }
+        if self.run.options.dry_run {
+            add(&self.run.counts.deleted, 1);
+            return Ok(());
+        }
+        let removed = if must_look { remove_if_empty(above, name) } else { remove_all(above, name) };
+        add(&self.run.counts.deleted, removed?);
+        Ok(())
     }
 }
 
