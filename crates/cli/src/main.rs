@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::{Arguments, Command};
 use crate::output::Output;
@@ -29,6 +30,7 @@ use crate::output::Output;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(&arguments.global);
+    allow_many_open_files();
     match run(&arguments, &output) {
         Ok(code) => code,
         Err(error) => error::report(&error, &output),
@@ -53,4 +55,11 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         Command::Restore(command) => commands::restore::run(command, global, output),
         Command::Tag(command) => commands::tag::run(command, global, output),
     }
+}
+
+/// A walk holds one descriptor for each level of a tree that branches at each of them; the usual 1024 is what old
+/// programs can cope with, not what the system has. Where it may not be raised, 1024 serves nearly everywhere.
+fn allow_many_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
