@@ -113,7 +113,7 @@ fn peak_mb(run: &str, place: &Path) -> u64 {
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what this test is for")]
-fn assert_bounded(what: &str, fill: impl Fn(&Path)) {
+fn assert_bounded(what: &str, limit_mb: u64, fill: impl Fn(&Path)) {
     // Hundreds of thousands of files are made much faster in memory, where there is enough of it.
     let shared = Path::new("/dev/shm");
     let has_room = rustix::fs::statvfs(shared).is_ok_and(|found| found.f_bavail * found.f_frsize > 4 << 30);
@@ -126,7 +126,7 @@ fn assert_bounded(what: &str, fill: impl Fn(&Path)) {
     for run in ["first", "again", "restore"] {
         let peak = peak_mb(run, place.path());
         println!("{what}, {run}: {peak} MB");
-        assert!(peak <= LIMIT_MB, "{what}, {run}: {peak} MB");
+        assert!(peak <= limit_mb, "{what}, {run}: {peak} MB");
     }
 }
 
@@ -134,7 +134,9 @@ fn assert_bounded(what: &str, fill: impl Fn(&Path)) {
 #[expect(clippy::disallowed_methods, reason = "more files than every run of the tests can bear")]
 fn many_small_files_take_little_memory() {
     let files: u32 = std::env::var(FILES).map_or(200_000, |number| number.parse().unwrap());
-    assert_bounded(&format!("{files} files"), |source| {
+    // A run remembers each blob that it has stored: its id, in a table that is half empty at times.
+    let limit_mb = LIMIT_MB + u64::from(files.saturating_sub(200_000)) * 80 / 1_000_000;
+    assert_bounded(&format!("{files} files"), limit_mb, |source| {
         for directory in 0..files / 500 {
             let directory_path = source.join(format!("{}/{directory}", directory % 20));
             fs::create_dir_all(&directory_path).unwrap();
@@ -147,7 +149,7 @@ fn many_small_files_take_little_memory() {
 
 #[test]
 fn a_sparse_file_of_50_gb_takes_little_memory() {
-    assert_bounded("a sparse file of 50 GB", |source| {
+    assert_bounded("a sparse file of 50 GB", LIMIT_MB, |source| {
         fs::File::create(source.join("sparse")).unwrap().set_len(50_000_000_000).unwrap();
     });
 }

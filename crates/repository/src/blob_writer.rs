@@ -276,7 +276,7 @@ impl BlobSaver {
                 *pack = PackBuilder::in_buffer(shared.buffers.1.recv().expect("the channel lives as long as we"));
             }
             pack.push(id, kind, sealed, uncompressed_length);
-            let full = pack.len() >= PACK_BYTES || pack.header_is_full();
+            let full = pack.len() >= PACK_BYTES || pack.has_enough_blobs();
             full.then(|| std::mem::take(&mut *pack))
         };
         if let Some(pack) = full {

@@ -15,6 +15,10 @@ const PLAIN_ENTRY: usize = 1 + 4 + 32;
 const COMPRESSED_ENTRY: usize = 1 + 4 + 4 + 32;
 /// restic refuses longer headers, in bytes.
 pub const MAX_HEADER: usize = 16 << 20;
+/// Blobs that are put into a pack at the most. Filled by its size alone, a pack of tiny files would have hundreds of
+/// thousands, and its list, its header and the index file that names them all would be in memory at once.
+const MAX_BLOBS: usize = 20_000;
+const _: () = assert!(MAX_BLOBS * COMPRESSED_ENTRY + crypto::OVERHEAD <= MAX_HEADER);
 
 /// Why bytes are not a pack.
 #[derive(Debug, thiserror::Error)]
@@ -100,9 +104,9 @@ impl PackBuilder {
         self.blobs.is_empty()
     }
 
-    /// Whether another blob would make the header longer than restic accepts.
-    pub fn header_is_full(&self) -> bool {
-        (self.blobs.len() + 1) * COMPRESSED_ENTRY + crypto::OVERHEAD > MAX_HEADER
+    /// Whether it has as many blobs as a pack should, however small they are.
+    pub fn has_enough_blobs(&self) -> bool {
+        self.blobs.len() >= MAX_BLOBS
     }
 
     /// Appends the header.

@@ -419,7 +419,6 @@ fn a_full_disk_is_a_clear_error() {
         let result = restore_with(&restored.repository, &index, restored.made.tree, disk.path(), &watch, |_| {});
         let error = result.unwrap_err().to_string();
         assert!(error.contains("no room left"), "{error}");
-        assert!(watch.errors().iter().any(|error| error.contains("No space left on device")), "{:?}", watch.errors());
     }
 }
 
