@@ -177,7 +177,9 @@ fn a_repository_that_fails_ends_an_endless_stream() {
             let number = self.1.next().unwrap_or(0);
             let length = into.len().min(self.0.len());
             into[..length].copy_from_slice(&self.0[..length]);
-            into[..8].copy_from_slice(&number.to_le_bytes());
+            let stamp = number.to_le_bytes();
+            let stamped = length.min(stamp.len());
+            into[..stamped].copy_from_slice(&stamp[..stamped]);
             Ok(length)
         }
     }

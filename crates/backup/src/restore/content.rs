@@ -151,7 +151,13 @@ impl Batch {
             }
             work();
         });
-        run.check_full()?;
+        if let Err(error) = run.check_full() {
+            // What was cut short has not come to its own end.
+            for file in &self.files {
+                file.report_failure(run);
+            }
+            return Err(error);
+        }
         if run.options.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }

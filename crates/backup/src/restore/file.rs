@@ -124,10 +124,19 @@ impl File {
         }
     }
 
+    /// Says why a piece could not be written, if so.
+    pub(super) fn report_failure(&self, run: &Run<'_>) -> bool {
+        let reason = self.failed.lock().expect("no panic while a file is held").take();
+        if let Some(reason) = &reason {
+            run.error(&self.place.path(), &format_args!("not restored in full: {reason}"));
+        }
+        reason.is_some()
+    }
+
     /// All pieces are written: counts the file, and gives it its length and attributes.
     pub(super) fn finish(&self, run: &Run<'_>, open: Option<&OwnedFd>) {
-        if let Some(reason) = self.failed.lock().expect("no panic while a file is held").take() {
-            return run.error(&self.place.path(), &format_args!("not restored in full: {reason}"));
+        if self.report_failure(run) {
+            return;
         }
         add(&run.counts.files_restored, 1);
         let written = self.written.load(Ordering::Relaxed);
