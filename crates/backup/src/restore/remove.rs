@@ -85,12 +85,16 @@ fn enter(above: &OwnedFd, name: &[u8]) -> Result<(OwnedFd, Level), Errno> {
         Err(Errno::NOTDIR | Errno::LOOP) => return Err(Errno::PERM),
         opened => opened?,
     };
-    let stat = Stat::of(open.as_fd())?;
-    if stat.device != Stat::of(above.as_fd())?.device || stat.mount_root == Some(true) {
-        return Err(Errno::BUSY);
-    }
+    let stat = refuse_mount(above, &open)?;
     let level = Level { name: name.into(), left: names(&open)?, identity: identity(&stat) };
     Ok((open, level))
+}
+
+/// `EBUSY` for a directory on which a file system is mounted: what lies in there is not to be removed with it.
+pub(super) fn refuse_mount(above: &OwnedFd, directory: &OwnedFd) -> Result<Stat, Errno> {
+    let stat = Stat::of(directory.as_fd())?;
+    let is_mount = stat.device != Stat::of(above.as_fd())?.device || stat.mount_root == Some(true);
+    if is_mount { Err(Errno::BUSY) } else { Ok(stat) }
 }
 
 /// Opens a directory, and lets its owner (who may be no more than that) list and change it.

@@ -18,7 +18,7 @@ use crate::patterns::Patterns;
 use crate::restore::content::Batch;
 use crate::restore::handle::Handle;
 use crate::restore::place::{Above, Directory, Place, has_default_acl, make_directory, open_directory};
-use crate::restore::remove::{clear, is_directory, names, open_accessible, remove_all, remove_if_empty};
+use crate::restore::remove::{clear, is_directory, names, open_accessible, refuse_mount, remove_all, remove_if_empty};
 use crate::restore::run::{Run, add};
 use crate::restore::{Overwrite, should_leave};
 
@@ -325,6 +325,7 @@ impl<'a> Walk<'a> {
         let must_look = is_directory && (below(exclude) || !is_included && below(include));
         if must_look && depth < MAX_LOOK {
             let open = open_accessible(above, name)?;
+            refuse_mount(above, &open)?;
             for below in names(&open)? {
                 self.delete(&open, &below, &path.join(OsStr::from_bytes(&below)), depth + 1)?;
             }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use backup::patterns::Patterns;
 use backup::restore::{Options, Outcome, Overwrite};
 use repository::storage::memory::Memory;
 use repository::{Error, Repository};
@@ -274,6 +275,16 @@ fn deleting_stops_at_other_file_systems() {
     let outcome = restored.again_with(&watch, |options| options.delete = delete).unwrap();
     assert_eq!(outcome.errors, 1, "{:?}", watch.errors());
     assert!(watch.errors()[0].contains("busy"), "{:?}", watch.errors());
+    assert!(disk.path().join("mine").exists());
+    // Also where patterns make it look into what it removes.
+    let watch = Watch::default();
+    let delete = vec![restored.source.path().to_owned()];
+    let exclude = Patterns::new(["protected"]).unwrap();
+    let outcome = restored.again_with(&watch, |options| {
+        options.delete = delete;
+        options.exclude = Some(exclude);
+    });
+    assert_eq!(outcome.unwrap().errors, 1, "{:?}", watch.errors());
     assert!(disk.path().join("mine").exists());
 }
 
