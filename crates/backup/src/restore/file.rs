@@ -25,6 +25,7 @@ pub(super) struct File {
     missing: AtomicUsize,
     failed: Mutex<Option<String>>,
     written: AtomicU64,
+    has_length: AtomicBool,
     restored: AtomicBool,
 }
 
@@ -55,7 +56,8 @@ pub(super) enum FileState {
 impl File {
     pub(super) fn new(place: Place, node: Node, state: FileState, pieces: usize) -> Self {
         let (failed, written, restored) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
-        File { place, node, state, missing: AtomicUsize::new(pieces), failed, written, restored }
+        let (missing, has_length) = (AtomicUsize::new(pieces), AtomicBool::new(false));
+        File { place, node, state, missing, failed, written, has_length, restored }
     }
 
     /// What was to be restored, if it was.
@@ -98,6 +100,11 @@ impl File {
             FileState::Existing(_) => vec![(0, plain.bytes)],
         };
         let file = self.open()?;
+        let is_new = matches!(self.state, FileState::New);
+        if is_new && plain.bytes.len() as u64 != self.node.size && !self.has_length.swap(true, Ordering::Relaxed) {
+            // Before the first byte: XFS allocates ahead where a write makes a file longer, and that fills holes.
+            ftruncate(&file, self.node.size)?;
+        }
         let mut written = 0;
         for (start, run) in data {
             write_all_at(&file, run, offset + start as u64)?;

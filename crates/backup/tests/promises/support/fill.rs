@@ -85,9 +85,7 @@ pub(crate) fn plain(directory: &Path) {
     fs::create_dir(at("empty")).unwrap();
     fs::write(at("a/file"), "hello").unwrap();
     fs::write(at("a/empty"), "").unwrap();
-    for (mode, name) in
-        [(0o4755, "setuid"), (0o2755, "setgid"), (0o1644, "sticky"), (0o000, "nothing"), (0o400, "read")]
-    {
+    for (mode, name) in [(0o4755, "setuid"), (0o2755, "setgid"), (0o1644, "sticky"), (0o400, "read")] {
         fs::write(at(name), name).unwrap();
         chmod(&at(name), mode);
     }
@@ -143,6 +141,8 @@ pub(crate) fn privileged(directory: &Path) {
         chown(&at(name), uid, gid);
         chmod(&at(name), 0o6711);
     }
+    fs::write(at("nothing"), "nobody else may read it").unwrap();
+    chmod(&at("nothing"), 0o000);
     symlink("owned", at("owned link")).unwrap();
     chown(&at("owned link"), 1234, 5678);
     fs::write(at("capable"), "ping").unwrap();
