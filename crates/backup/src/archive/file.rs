@@ -116,8 +116,10 @@ impl Worker<'_> {
         let mut bytes = std::mem::take(&mut self.small);
         bytes.clear();
         let mut content = Vec::new();
-        // Not to the end of the file but to the size it had: whoever appends faster than we read has no end.
-        let read = append(open, 0, stat.size as usize, &mut bytes);
+        // Not to the end of the file but to the size it had: whoever appends faster than we read has no end. Files that
+        // the kernel or a FUSE program makes up when they are read often say 0.
+        let wanted = if stat.size == 0 { MIN_BYTES } else { stat.size as usize };
+        let read = append(open, 0, wanted, &mut bytes);
         if read.is_ok() && !bytes.is_empty() {
             self.run.options.progress.bytes_done(bytes.len() as u64);
             if let Some(id) = self.store(&bytes) {

@@ -9,7 +9,7 @@ use repository::Repository;
 use repository::storage::memory::Memory;
 
 use crate::support::disk::Disk;
-use crate::support::{Scratch, assert_comes_back, back_up, below, fill, init, is_root, skip, tree};
+use crate::support::{Scratch, assert_comes_back, back_up, below, bring_back, fill, init, is_root, skip, tree};
 
 fn memory() -> Arc<Repository> {
     init(Arc::new(Memory::new()))
@@ -151,4 +151,14 @@ fn a_file_that_nobody_may_change_is_backed_up() {
     chattr("-i").unwrap();
     let target = Scratch::new();
     assert_comes_back(&repository, made.tree, source.path(), target.path());
+}
+
+#[test]
+fn a_file_that_says_it_is_empty_and_is_not_is_read() {
+    let file = Path::new("/proc/sys/kernel/ostype");
+    let repository = memory();
+    let made = back_up(&repository, file, None);
+    let target = Scratch::new();
+    bring_back(&repository, made.tree, target.path());
+    assert_eq!(fs::read(below(target.path(), file)).unwrap(), fs::read(file).unwrap());
 }
