@@ -18,9 +18,9 @@ use crate::archive::queue::Queue;
 use crate::attributes::{Context, Moment, Stat};
 
 /// Buffers kept for the pieces of large files; more may be in use.
-const SPARE_BUFFERS: usize = 4;
+const SPARE_BUFFERS: usize = 2;
 /// Larger buffers, in bytes, are not kept: few pieces need them, and they would all grow to the largest in time.
-const MAX_SPARE_BYTES: usize = 4 << 20;
+const MAX_SPARE_BYTES: usize = 2 << 20;
 
 pub(super) struct Run<'a> {
     pub(super) options: &'a Options<'a>,
