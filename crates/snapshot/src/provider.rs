@@ -1,0 +1,151 @@
+//! What every mechanism of snapshots can do, and the words in which it says so.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::id::Id;
+
+/// The mechanisms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A btrfs subvolume.
+    Btrfs,
+    /// A directory on a file system that shares extents between files (FICLONE): XFS, or btrfs without privileges.
+    Reflink,
+    /// A file system on a thin logical volume.
+    LvmThin,
+    /// A ZFS dataset.
+    Zfs,
+}
+
+/// What a mechanism can do; data, so that nobody asks which one it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Abilities {
+    /// All files are of the same moment.
+    pub is_atomic: bool,
+    /// The live tree is switched while it is mounted and in use; else it is unmounted for the switch.
+    pub switches_live: bool,
+    /// After a switch the snapshot is still there; else it became the live tree.
+    pub keeps_snapshot: bool,
+    /// After a switch the old tree is kept as it was, under the safety snapshot's name, without a copy having been
+    /// made before. Else the safety snapshot is created first.
+    pub keeps_old_tree: bool,
+    /// The storage itself tells quickly what changed between two points.
+    pub knows_changes: bool,
+    /// Works without privileges in one's own directories.
+    pub works_unprivileged: bool,
+}
+
+/// Where a snapshot lies: what the provider needs to find it again, and to know that it is the one it made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Handle {
+    /// A subvolume.
+    Btrfs {
+        /// Of the file system.
+        filesystem: String,
+        /// Number of the subvolume.
+        subvolume: u64,
+        /// Of the subvolume: numbers are not reused, but a file system may be made anew.
+        uuid: String,
+    },
+    /// A cloned tree.
+    Reflink {
+        /// Its root.
+        path: PathBuf,
+    },
+    /// A thin logical volume.
+    LvmThin {
+        /// Volume group.
+        group: String,
+        /// Logical volume.
+        volume: String,
+        /// Of the logical volume.
+        uuid: String,
+    },
+    /// `dataset@name`.
+    Zfs {
+        /// The dataset.
+        dataset: String,
+        /// Behind the @.
+        name: String,
+        /// The `guid` property.
+        guid: String,
+    },
+}
+
+/// How much room a snapshot takes, in bytes. Two numbers: what was written since says nothing about what deleting it
+/// would free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Space {
+    /// What the live tree has grown by since, or was rewritten of it.
+    pub grown: Option<u64>,
+    /// What deleting it would free; an estimate.
+    pub reclaimable: Option<u64>,
+}
+
+/// One step of a switch. Its name is a short text for people and for the journal; the arguments are the provider's
+/// own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What it does: "exchange the subvolumes".
+    pub name: String,
+    /// What the provider needs to perform or revert it, whatever happened before.
+    pub arguments: serde_json::Value,
+}
+
+/// A snapshot, mounted or otherwise visible as a read-only tree until this is dropped.
+pub trait View {
+    /// The root of the tree.
+    fn path(&self) -> &Path;
+}
+
+/// One mechanism of snapshots, applied to one directory.
+pub trait Provider: Send + Sync {
+    /// Which mechanism.
+    fn kind(&self) -> Kind;
+
+    /// What it can do.
+    fn abilities(&self) -> Abilities;
+
+    /// The directory, as an absolute path without symbolic links.
+    fn directory(&self) -> &Path;
+
+    /// All that lies on the storage under a name that Snapback gave, also what no record knows of: a creation that
+    /// was cut short.
+    fn list(&self) -> Result<Vec<(Id, Handle)>, Error>;
+
+    /// Makes a snapshot of the directory as it is now. Durable when it returns.
+    fn create(&self, id: Id) -> Result<Handle, Error>;
+
+    /// Deletes a snapshot, or a tree that was kept. Refused while it is mounted as somebody's live tree, and if what
+    /// lies there is not what the handle says. What is gone already is success.
+    fn delete(&self, handle: &Handle) -> Result<(), Error>;
+
+    /// Shows a snapshot as a read-only tree.
+    fn view(&self, handle: &Handle) -> Result<Box<dyn View>, Error>;
+
+    /// How much room a snapshot takes.
+    fn space(&self, handle: &Handle) -> Result<Space, Error>;
+
+    /// The steps that put a snapshot's content in the place of the live tree, and keep the old one as `old`. Nothing
+    /// is changed. After the last step the tree kept is found by [`Provider::list`] under `old`, where
+    /// [`Abilities::keeps_old_tree`].
+    fn plan_switch(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error>;
+
+    /// Performs a step of [`Provider::plan_switch`]. One that was performed already, in part or as a whole, is
+    /// success.
+    fn perform(&self, step: &Step) -> Result<(), Error>;
+
+    /// Takes a step back. One that was never performed, or only in part, is success. Steps are reverted in the
+    /// opposite order.
+    fn revert(&self, step: &Step) -> Result<(), Error>;
+
+    /// Paths that differ between a snapshot and another or, if `None`, the live tree, relative to the directory,
+    /// and where a directory is named, possibly anything below it; `None` if the storage cannot tell quickly. Too many
+    /// is allowed, too few is not.
+    fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<PathBuf>>, Error>;
+}
