@@ -122,10 +122,8 @@ impl KeyFile {
         let mut secrets = Zeroizing::new([0; SECRET_BYTES]);
         #[cfg(target_arch = "x86_64")]
         if scrypt_avx512::serves(self.n, self.p) {
-            let costs = (self.n, self.r, self.p);
-            if scrypt_avx512::scrypt(password, &self.salt, costs, secrets.as_mut_slice()).is_some() {
-                return Ok(MasterKey::new(secrets));
-            }
+            scrypt_avx512::scrypt(password, &self.salt, (self.n, self.r, self.p), secrets.as_mut_slice());
+            return Ok(MasterKey::new(secrets));
         }
         scrypt::scrypt(password, &self.salt, &params, secrets.as_mut_slice()).expect("scrypt derives 64 bytes");
         Ok(MasterKey::new(secrets))

@@ -9,7 +9,6 @@ use std::arch::x86_64::*;
 use std::num::NonZeroU32;
 
 use aws_lc_rs::pbkdf2;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use zeroize::Zeroizing;
 
 /// Parts that are computed side by side.
@@ -27,49 +26,19 @@ pub(super) fn serves(n: u64, p: u32) -> bool {
     p > 1 && n <= 1 << 32 && is_x86_feature_detected!("avx512f")
 }
 
-/// scrypt. `n` is a power of two; n * 128 * r * p bytes fit into memory. `None` if the memory cannot be had.
-pub(super) fn scrypt(password: &[u8], salt: &[u8], (n, r, p): (u64, u32, u32), output: &mut [u8]) -> Option<()> {
+/// scrypt. `n` is a power of two; n * 128 * r * p bytes fit into memory.
+pub(super) fn scrypt(password: &[u8], salt: &[u8], (n, r, p): (u64, u32, u32), output: &mut [u8]) {
     let part = 128 * r as usize;
     let once = NonZeroU32::MIN;
     let mut parts = Zeroizing::new(vec![0; part * p as usize]);
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, once, salt, password, &mut parts);
-    let mut table = Table::new(n as usize * part * LANES.min(p as usize))?;
+    // Large pages would be filled no sooner, and are the first that a virtual machine's host takes back: 0.1 s more.
+    let mut table = vec![0; n as usize * part * LANES.min(p as usize)];
     for group in parts.chunks_mut(part * LANES) {
         // SAFETY: the module's invariant.
-        unsafe { mix_parts(group, table.bytes(), n as usize, r as usize) };
+        unsafe { mix_parts(group, &mut table, n as usize, r as usize) };
     }
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, once, &parts, password, output);
-    Some(())
-}
-
-/// The large table's memory, in pages as large as there are: with small ones, taking them costs more than filling them.
-struct Table {
-    start: *mut u8,
-    length: usize,
-}
-
-impl Table {
-    fn new(length: usize) -> Option<Table> {
-        // SAFETY: a new mapping, of which nobody else knows.
-        let start = unsafe {
-            mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE).ok()?
-        };
-        // SAFETY: it is the mapping just made. That there may be no large pages changes nothing but the time.
-        let _ = unsafe { madvise(start, length, Advice::LinuxHugepage) };
-        Some(Table { start: start.cast(), length })
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is as long, zeroed by the kernel, and borrowed from `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        // SAFETY: it is ours, and its last borrow has ended. The kernel clears it before anybody else has it.
-        let _ = unsafe { munmap(self.start.cast(), self.length) };
-    }
 }
 
 /// scryptROMix of up to four parts.
@@ -221,7 +190,7 @@ mod tests {
         }
         for (n, r, p) in [(16, 1, 2), (1024, 8, 16), (2, 1, 4), (64, 3, 5), (128, 8, 3), (256, 2, 7)] {
             let (mut ours, mut theirs) = ([0; 64], [0; 64]);
-            scrypt(b"password", b"NaCl", (n, r, p), &mut ours).unwrap();
+            scrypt(b"password", b"NaCl", (n, r, p), &mut ours);
             let params = scrypt::Params::new(n.ilog2() as u8, r, p).unwrap();
             scrypt::scrypt(b"password", b"NaCl", &params, &mut theirs).unwrap();
             assert_eq!(ours, theirs, "N={n}, r={r}, p={p}");
