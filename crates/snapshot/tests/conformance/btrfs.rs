@@ -17,18 +17,51 @@ struct Subvolume {
 }
 
 impl Subvolume {
-    /// A subvolume `@shop` at the top level, which is mounted: the directory is not a mount point.
+    /// A subvolume at the top level, which is mounted: the directory is not a mount point.
     fn in_the_mounted_top_level() -> Subvolume {
         let image = Image::new("2G", &["mkfs.btrfs", "-q"]);
         let top = image.mount("top", "noatime");
-        run("btrfs", ["-q", "subvolume", "create", &top.join("@shop").to_string_lossy()]);
-        let directory = top.join("@shop");
-        Subvolume::furnish(image, directory, top.join("@other"))
+        make_subvolume(&top.join("shop"));
+        make_subvolume(&top.join("other"));
+        Subvolume { _image: image, directory: top.join("shop"), other: top.join("other"), apart: Vec::new() }
     }
 
-    fn furnish(image: Image, directory: PathBuf, other: PathBuf) -> Subvolume {
-        run("btrfs", ["-q", "subvolume", "create", &other.to_string_lossy()]);
+    /// A subvolume that is mounted, also a second time, and a directory of it at a third place; of a parent that is not
+    /// mounted.
+    fn of_its_own_mount() -> Subvolume {
+        let image = Image::new("2G", &["mkfs.btrfs", "-q"]);
+        let top = image.mount("top", "");
+        std::fs::create_dir(top.join("in")).unwrap();
+        make_subvolume(&top.join("in/@shop"));
+        make_subvolume(&top.join("@other"));
+        rustix::mount::unmount(&top, rustix::mount::UnmountFlags::empty()).unwrap();
+        let directory = image.mount("shop", "subvol=in/@shop,noatime,nosuid");
+        image.mount("shop again", "subvol=in/@shop,ro");
+        let other = image.mount("other", "subvol=@other");
         Subvolume { _image: image, directory, other, apart: Vec::new() }
+    }
+
+    /// With nested subvolumes, one of them read-only, and mounts below.
+    fn furnished(mut self) -> Subvolume {
+        for name in ["data", "data/of others"] {
+            std::fs::create_dir(self.directory.join(name)).unwrap();
+        }
+        for name in ["nested", "data/of others/nested too"] {
+            make_subvolume(&self.directory.join(name));
+            self.apart.push(name.into());
+        }
+        for name in ["mounted", "data/of others/mounted", "nested/mounted"] {
+            let point = self.directory.join(name);
+            std::fs::create_dir(&point).unwrap();
+            run("mount", ["-t", "tmpfs", "none", &point.to_string_lossy()]);
+            self.apart.push(name.into());
+        }
+        for path in &self.apart {
+            std::fs::write(self.directory.join(path).join("stays"), path.to_str().unwrap()).unwrap();
+        }
+        let read_only = self.directory.join("data/of others/nested too");
+        run("btrfs", ["property", "set", &read_only.to_string_lossy(), "ro", "true"]);
+        self
     }
 
     fn provider(directory: &Path) -> Box<dyn Provider> {
@@ -57,7 +90,26 @@ impl Fixture for Subvolume {
     }
 }
 
+fn make_subvolume(path: &Path) {
+    run("btrfs", ["-q", "subvolume", "create", &path.to_string_lossy()]);
+}
+
 #[test]
 fn a_subvolume_in_the_mounted_top_level_keeps_the_promises() {
     conformance(&Subvolume::in_the_mounted_top_level());
+}
+
+#[test]
+fn a_subvolume_in_the_mounted_top_level_with_others_in_it_keeps_the_promises() {
+    conformance(&Subvolume::in_the_mounted_top_level().furnished());
+}
+
+#[test]
+fn a_subvolume_that_is_mounted_keeps_the_promises() {
+    conformance(&Subvolume::of_its_own_mount());
+}
+
+#[test]
+fn a_subvolume_that_is_mounted_with_others_in_it_keeps_the_promises() {
+    conformance(&Subvolume::of_its_own_mount().furnished());
 }
