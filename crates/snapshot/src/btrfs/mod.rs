@@ -7,12 +7,15 @@
 //! Neither quotas nor freezing are used: the first slow a busy file system to a halt, the second stops a snapshot from
 //! being made at all. Does not know of records and journals.
 
+mod changes;
 #[allow(dead_code)]
 mod ioctl;
 mod places;
 #[allow(dead_code)]
 mod search;
+mod stream;
 mod switch;
+mod temporary;
 mod top;
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -255,7 +258,6 @@ impl Provider for Btrfs {
     }
 
     fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
-        let _ = (from, to);
-        Ok(None)
+        self.changes(from, to)
     }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use snapshot::btrfs::{self, Place};
 use snapshot::id::Id;
 use snapshot::mounts::mounts;
-use snapshot::provider::{Handle, Provider};
+use snapshot::provider::{Changed, Handle, Provider};
 
 use crate::storage::{Image, run};
-use crate::suite::{Fixture, conformance};
+use crate::suite::{Fixture, assert_changes_covered, conformance};
+use crate::tree::describe;
 
 struct Subvolume {
     image: Image,
@@ -238,4 +239,60 @@ fn nested_subvolumes_and_mounts_that_the_snapshot_has_no_place_for_get_one() {
     assert!(shop.directory.join("new/place/file").exists());
     let mode = std::os::unix::fs::MetadataExt::mode(&shop.directory.join("new").metadata().unwrap());
     assert_eq!(mode & 0o7777, 0o751);
+}
+
+/// Names and links of all kinds, moved about at random.
+fn shuffle(root: &Path, random: &mut dyn FnMut(usize) -> usize) {
+    let names = ["a", "b", "c", "d/a", "d/b", "d/c", "e/a", "e/d/a", "e/d/b", "f/a", "f/g/h/a", "f/g/b"];
+    for _ in 0..60 {
+        let (one, other) = (root.join(names[random(names.len())]), root.join(names[random(names.len())]));
+        let _ = other.parent().filter(|parent| !parent.exists()).map(std::fs::create_dir_all);
+        let up = |path: &Path, levels: usize| path.ancestors().nth(levels).unwrap().to_owned();
+        // Much of this fails, and what does not is what there is to find.
+        let _ = match random(10) {
+            0 => std::fs::write(&one, format!("{}", random(1000))),
+            1 => std::fs::hard_link(&one, &other),
+            2 => std::fs::rename(&one, &other),
+            3 | 4 if one != up(root, 0) && up(&one, 1) != *root => {
+                std::fs::rename(up(&one, 1), up(&other, 1).join("d"))
+            }
+            5 if up(&one, 1) != *root => std::fs::rename(up(&one, 1), &other),
+            6 => std::fs::remove_file(&one),
+            7 => std::fs::set_permissions(&one, std::os::unix::fs::PermissionsExt::from_mode(random(8) as u32 | 0o700)),
+            8 if up(&one, 1) != *root && random(4) == 0 => std::fs::remove_dir_all(up(&one, 1)),
+            _ => {
+                use rustix::fs::{CWD, RenameFlags, renameat_with};
+                renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).map_err(Into::into)
+            }
+        };
+    }
+}
+
+#[test]
+fn all_that_changed_is_told_however_names_and_links_moved() {
+    let shop = Subvolume::in_the_mounted_top_level();
+    let provider = shop.open();
+    let mut seed = 7_u64;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    let mut told_something = 0;
+    for _ in 0..60 {
+        let before = describe(&shop.directory, &[]);
+        let handle = provider.create(Id::random()).unwrap();
+        shuffle(&shop.directory, &mut random);
+        let now = describe(&shop.directory, &[]);
+        let told = provider.changed_paths(&handle, None).unwrap();
+        told_something += usize::from(told.is_some());
+        assert_changes_covered(told.or(Some(everything())), &before, &now, provider.abilities());
+        provider.delete(&handle).unwrap();
+    }
+    assert!(told_something > 55, "it gave up {} times of 60", 60 - told_something);
+}
+
+fn everything() -> Vec<Changed> {
+    let names = ["a", "b", "c", "d", "e", "f"].map(PathBuf::from);
+    let names = names.into_iter().map(|path| Changed { path, is_tree: true });
+    names.chain([Changed { path: PathBuf::new(), is_tree: false }]).collect()
 }

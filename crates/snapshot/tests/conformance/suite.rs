@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use snapshot::id::Id;
-use snapshot::provider::{Handle, Provider};
+use snapshot::provider::{Abilities, Changed, Handle, Provider};
 
-use crate::tree::{Tree, assert_same, change, describe, fill};
+use crate::tree::{Tree, assert_same, change, describe, differing, fill};
 
 /// A real storage with a directory to snapshot, released when dropped.
 pub(crate) trait Fixture {
@@ -38,6 +38,7 @@ pub(crate) fn conformance(fixture: &dyn Fixture) {
     let id = Id::random();
     let handle = provider.create(id).unwrap();
     snapshots_are_listed_and_kept_as_they_were(fixture, &*provider, id, &handle);
+    what_changed_is_told(fixture, &*provider, &before, (id, &handle));
     what_is_not_ours_is_not_deleted(fixture, &*provider, &handle);
     a_switch_brings_everything_back(fixture, &*provider, &before, (id, &handle));
     provider.delete(&handle).unwrap();
@@ -61,6 +62,35 @@ fn snapshots_are_listed_and_kept_as_they_were(fixture: &dyn Fixture, provider: &
     std::fs::write(view.path().join("web/page-1.html"), "x").expect_err("a view is read-only");
     drop(view);
     assert_same(&describe(live, &apart), &changed, "the live tree, after it was viewed");
+}
+
+fn what_changed_is_told(fixture: &dyn Fixture, provider: &dyn Provider, before: &Tree, (id, handle): (Id, &Handle)) {
+    let now = describe(fixture.directory(), &fixture.apart());
+    assert_changes_covered(provider.changed_paths(handle, None).unwrap(), before, &now, provider.abilities());
+    let second = provider.create(Id::random()).unwrap();
+    for (from, to) in [(handle, &second), (&second, handle)] {
+        let told = provider.changed_paths(from, Some(to)).unwrap();
+        assert_changes_covered(told, before, &now, provider.abilities());
+    }
+    assert!(provider.changed_paths(&second, None).unwrap().unwrap_or_default().is_empty(), "nothing changed since");
+    provider.delete(&second).unwrap();
+    assert_eq!(provider.list().unwrap(), [(id, handle.clone())], "nothing is left of the comparison");
+}
+
+/// Too many is allowed, too few is not.
+pub(crate) fn assert_changes_covered(told: Option<Vec<Changed>>, one: &Tree, other: &Tree, abilities: Abilities) {
+    let Some(told) = told else {
+        assert!(!abilities.knows_changes, "it says that it knows what changed");
+        return;
+    };
+    let covers =
+        |changed: &Changed, path: &Path| changed.path == *path || changed.is_tree && path.starts_with(&changed.path);
+    for path in differing(one, other) {
+        let is_told = told.iter().any(|changed| covers(changed, &path));
+        assert!(is_told, "{} changed, and is not among {told:#?}", path.display());
+    }
+    let untouched = Path::new("web/page-20.html");
+    assert!(!told.iter().any(|changed| covers(changed, untouched)), "{untouched:?} did not change: {told:#?}");
 }
 
 fn a_switch_brings_everything_back(
