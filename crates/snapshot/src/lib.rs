@@ -13,5 +13,6 @@ pub mod id;
 pub mod mounts;
 pub mod provider;
 pub mod record;
+pub mod reflink;
 pub mod runner;
 pub mod state;
