@@ -9,7 +9,10 @@
 //! given the time.
 
 pub mod error;
+pub mod expire;
 pub mod id;
+pub mod journal;
+pub mod manage;
 pub mod mounts;
 pub mod provider;
 pub mod record;

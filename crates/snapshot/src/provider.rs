@@ -149,3 +149,7 @@ pub trait Provider: Send + Sync {
     /// is allowed, too few is not.
     fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<PathBuf>>, Error>;
 }
+
+/// Finds the provider of a directory, of which a snapshot with this handle was made. The directory may be without its
+/// mount for the moment: a switch that was cut short is then finished by it.
+pub type Open<'a> = dyn Fn(&Path, &Handle) -> Result<Box<dyn Provider>, Error> + 'a;
