@@ -17,6 +17,7 @@ pub mod manage;
 pub mod mounts;
 pub mod provider;
 pub mod record;
+pub mod reflink;
 pub mod rollback;
 pub mod runner;
 pub mod state;

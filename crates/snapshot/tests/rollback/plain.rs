@@ -11,7 +11,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 use snapshot::error::Error;
 use snapshot::id::Id;
-use snapshot::provider::{Abilities, Handle, Kind, Provider, Space, Step, View};
+use snapshot::provider::{Abilities, Changed, Handle, Kind, Provider, Space, Step, View};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Plain {
@@ -114,7 +114,7 @@ impl Provider for Plain {
         }
     }
 
-    fn changed_paths(&self, _: &Handle, _: Option<&Handle>) -> Result<Option<Vec<PathBuf>>, Error> {
+    fn changed_paths(&self, _: &Handle, _: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
         Ok(None)
     }
 }
