@@ -8,11 +8,17 @@
 //! Does not know of backups and repositories, projects and plans; never prints, never reads the environment, is
 //! given the time.
 
+pub mod changes;
 pub mod error;
+pub mod expire;
+pub mod holders;
 pub mod id;
+pub mod journal;
+pub mod manage;
 pub mod mounts;
 pub mod provider;
 pub mod record;
 pub mod reflink;
+pub mod rollback;
 pub mod runner;
 pub mod state;

@@ -6,7 +6,7 @@
 pub mod attributes;
 pub mod clone;
 mod content;
-mod crew;
+pub(crate) mod crew;
 pub mod descend;
 mod entries;
 pub mod provider;
