@@ -158,3 +158,7 @@ pub trait Provider: Send + Sync {
     /// quickly. Too many is allowed, too few is not. Contents of nested subvolumes and of mounts below are not told.
     fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error>;
 }
+
+/// Finds the provider of a directory, of which a snapshot with this handle was made. The directory may be without its
+/// mount for the moment: a switch that was cut short is then finished by it.
+pub type Open<'a> = dyn Fn(&Path, &Handle) -> Result<Box<dyn Provider>, Error> + 'a;

@@ -29,10 +29,19 @@ pub struct State {
     root: PathBuf,
 }
 
-/// Held by whoever changes snapshots or live trees; given back when dropped, or when the process ends.
+/// Held by whoever changes snapshots or live trees; given back when dropped, or when the process ends. Whatever
+/// changes something takes it as an argument, so that it cannot be forgotten.
 #[derive(Debug)]
 pub struct Lock {
+    state: State,
     _file: File,
+}
+
+impl Lock {
+    /// The state directory that is locked.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
 }
 
 impl State {
@@ -70,7 +79,19 @@ impl State {
             }
             locked => locked.map_err(Error::io("lock", &path))?,
         }
-        Ok(Lock { _file: file })
+        Ok(Lock { state: self.clone(), _file: file })
+    }
+
+    /// What is known of one snapshot.
+    pub fn record(&self, id: Id) -> Result<Record, Error> {
+        let path = self.root.join("snapshots").join(format!("{id}.json"));
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NoSuchSnapshot(id.to_string()));
+            }
+            text => text.map_err(Error::io("read", &path))?,
+        };
+        serde_json::from_slice(&text).map_err(|error| Error::Damaged { path, reason: error.to_string() })
     }
 
     /// What is known of all snapshots, oldest first.

@@ -1,0 +1,167 @@
+//! Making, listing, deleting and holding snapshots.
+//!
+//! Invariant: a snapshot has a record before it exists and until it is gone, so that whatever lies on the storage
+//! without one was not made by this state directory, and is never touched. A creation that was cut short leaves a
+//! record without a handle; the next change of the same directory finds and removes what it left.
+//!
+//! Does not know of mechanisms, nor of when a snapshot should go ([`crate::expire`]).
+
+use std::collections::HashSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::error::Error;
+use crate::id::Id;
+use crate::journal;
+use crate::provider::Provider;
+use crate::record::{Purpose, Record};
+use crate::state::{Lock, State};
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What somebody writes about it.
+    pub note: String,
+    /// When expiry may delete it; never if `None`.
+    pub expires: Option<Timestamp>,
+    /// Held from the beginning.
+    pub is_held: bool,
+    /// Why it is made.
+    pub purpose: Purpose,
+}
+
+/// A snapshot, and how old it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What is known of it.
+    pub record: Record,
+    /// Since it was made; never negative, even if the clock was set back.
+    pub age: SignedDuration,
+}
+
+/// How a deletion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is deleted.
+    Now,
+    /// It was gone already: somebody else deleted it.
+    Before,
+}
+
+/// Makes a snapshot of the provider's directory as it is now. If that fails, all is as before.
+pub fn create(lock: &Lock, provider: &dyn Provider, request: Request, now: Timestamp) -> Result<Record, Error> {
+    journal::refuse_if_switching(lock.state(), provider.directory())?;
+    clean_up(lock, provider)?;
+    let Request { note, expires, is_held, purpose } = request;
+    let directory = provider.directory().to_owned();
+    let id = Id::random();
+    let record = Record { id, directory, created: now, note, expires, is_held, purpose, handle: None, old_tree: None };
+    create_recorded(lock, provider, record)
+}
+
+/// Makes the snapshot that a record without a handle describes.
+pub(crate) fn create_recorded(lock: &Lock, provider: &dyn Provider, mut record: Record) -> Result<Record, Error> {
+    let state = lock.state();
+    state.save(&record)?;
+    let made = provider.create(record.id).and_then(|handle| {
+        record.handle = Some(handle);
+        state.save(&record)
+    });
+    match made {
+        Ok(()) => Ok(record),
+        Err(error) => {
+            // What cannot be removed now is found by the next change of the directory.
+            let _ = abandon(lock, provider, record.id);
+            Err(error)
+        }
+    }
+}
+
+/// Finished snapshots, oldest first.
+pub fn list(state: &State, now: Timestamp) -> Result<Vec<Listed>, Error> {
+    let finished = state.records()?.into_iter().filter(|record| record.handle.is_some());
+    Ok(finished.map(|record| Listed { age: age(&record, now), record }).collect())
+}
+
+/// How old a snapshot is.
+pub fn age(record: &Record, now: Timestamp) -> SignedDuration {
+    now.duration_since(record.created).max(SignedDuration::ZERO)
+}
+
+/// Deletes a snapshot, and the old tree that was kept with it. Refused if it is held, if a change that is under way
+/// needs it, and if what lies there under its name is not what was made.
+pub fn delete(lock: &Lock, provider: &dyn Provider, id: Id) -> Result<Deleted, Error> {
+    let state = lock.state();
+    let record = state.record(id)?;
+    if record.is_held {
+        return Err(Error::refused(format!("snapshot {id} is held"))
+            .or(format!("release it first: snapback snapshot release {id}")));
+    }
+    if record.directory != provider.directory() {
+        return Err(Error::refused(format!(
+            "snapshot {id} is one of {}, not of {}",
+            record.directory.display(),
+            provider.directory().display()
+        )));
+    }
+    if let Some((_, entry)) = journal::all(state)?.into_iter().find(|(_, entry)| entry.snapshots.contains(&id)) {
+        return Err(Error::refused(format!("snapshot {id} is needed by a {} that is under way", entry.change)));
+    }
+    clean_up(lock, provider)?;
+    let Some(handle) = &record.handle else {
+        // It was a creation cut short, and has been cleaned up.
+        return Ok(Deleted::Now);
+    };
+    let lies_there = provider.list()?;
+    let found = lies_there.iter().find(|(found, _)| *found == id);
+    if let Some((_, other)) = found
+        && other != handle
+    {
+        return Err(Error::refused(format!(
+            "what lies under the name of snapshot {id} is not the snapshot that was made"
+        ))
+        .or("look at it, and remove it by hand if nobody needs it"));
+    }
+    if let Some(old_tree) = &record.old_tree {
+        provider.delete(old_tree)?;
+    }
+    provider.delete(handle)?;
+    state.forget(id)?;
+    Ok(if found.is_some() { Deleted::Now } else { Deleted::Before })
+}
+
+/// Holds a snapshot, or releases it.
+pub fn set_held(lock: &Lock, id: Id, is_held: bool) -> Result<Record, Error> {
+    let mut record = lock.state().record(id)?;
+    if record.is_held != is_held {
+        record.is_held = is_held;
+        lock.state().save(&record)?;
+    }
+    Ok(record)
+}
+
+/// Removes what creations of snapshots of the provider's directory left that were cut short; gives their ids. Those
+/// that belong to a change that is under way are left to it.
+pub fn clean_up(lock: &Lock, provider: &dyn Provider) -> Result<Vec<Id>, Error> {
+    let state = lock.state();
+    let unfinished = state.records()?.into_iter().filter(|record| record.handle.is_none());
+    let mut unfinished: Vec<Id> =
+        unfinished.filter(|record| record.directory == provider.directory()).map(|record| record.id).collect();
+    if unfinished.is_empty() {
+        return Ok(unfinished);
+    }
+    let needed: HashSet<Id> = journal::all(state)?.into_iter().flat_map(|(_, entry)| entry.snapshots).collect();
+    unfinished.retain(|id| !needed.contains(id));
+    for id in &unfinished {
+        abandon(lock, provider, *id)?;
+    }
+    Ok(unfinished)
+}
+
+/// Removes a snapshot whose creation did not come to its end, and forgets it.
+pub(crate) fn abandon(lock: &Lock, provider: &dyn Provider, id: Id) -> Result<(), Error> {
+    for (_, handle) in provider.list()?.into_iter().filter(|(found, _)| *found == id) {
+        provider.delete(&handle)?;
+    }
+    lock.state().forget(id)
+}
