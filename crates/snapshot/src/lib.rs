@@ -11,7 +11,9 @@
 pub mod error;
 pub mod id;
 pub mod mounts;
+mod place;
 pub mod provider;
 pub mod record;
 pub mod runner;
 pub mod state;
+pub mod zfs;
