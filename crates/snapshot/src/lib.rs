@@ -22,3 +22,4 @@ pub mod reflink;
 pub mod rollback;
 pub mod runner;
 pub mod state;
+pub mod undo;
