@@ -25,4 +25,5 @@ pub mod reflink;
 pub mod rollback;
 pub mod runner;
 pub mod state;
+pub mod undo;
 pub mod zfs;

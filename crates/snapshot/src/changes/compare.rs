@@ -17,18 +17,18 @@ use crate::reflink::descend;
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Something in one of the trees.
-pub(super) struct Entry<'a> {
-    pub(super) dir: BorrowedFd<'a>,
-    pub(super) name: &'a CStr,
-    pub(super) stat: Statx,
+pub(crate) struct Entry<'a> {
+    pub(crate) dir: BorrowedFd<'a>,
+    pub(crate) name: &'a CStr,
+    pub(crate) stat: Statx,
 }
 
 impl Entry<'_> {
-    pub(super) fn file_type(&self) -> FileType {
+    pub(crate) fn file_type(&self) -> FileType {
         FileType::from_raw_mode(u32::from(self.stat.stx_mode))
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         match self.file_type() {
             FileType::RegularFile => Kind::File,
             FileType::Directory => Kind::Directory,
@@ -43,7 +43,7 @@ impl Entry<'_> {
 }
 
 /// How two entries of the same type differ.
-pub(super) fn compare(before: &Entry<'_>, after: &Entry<'_>) -> Result<Option<What>, Errno> {
+pub(crate) fn compare(before: &Entry<'_>, after: &Entry<'_>) -> Result<Option<What>, Errno> {
     let (a, b) = (&before.stat, &after.stat);
     // Whatever is done to an inode changes its time of change, which nobody can set. A snapshot of the storage keeps
     // both; a copy has another number.

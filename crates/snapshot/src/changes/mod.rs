@@ -8,7 +8,7 @@
 //!
 //! Nested subvolumes and mounts below belong to neither tree. Does not know of providers.
 
-mod compare;
+pub(crate) mod compare;
 mod content;
 mod extents;
 mod walk;

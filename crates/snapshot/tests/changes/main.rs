@@ -3,3 +3,4 @@
 mod differing;
 #[path = "../disk/mod.rs"]
 mod disk;
+mod undoing;
