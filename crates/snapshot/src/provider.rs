@@ -97,6 +97,16 @@ pub struct Step {
     pub arguments: serde_json::Value,
 }
 
+/// A path that may differ between two points in time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Changed {
+    /// Relative to the directory; empty for the directory itself.
+    pub path: PathBuf,
+    /// Whether anything below it may differ too: it was renamed, for example. A directory whose own times or entries
+    /// changed does not make all that is below it suspect.
+    pub is_tree: bool,
+}
+
 /// A snapshot, mounted or otherwise visible as a read-only tree until this is dropped.
 pub trait View {
     /// The root of the tree.
@@ -144,10 +154,9 @@ pub trait Provider: Send + Sync {
     /// opposite order.
     fn revert(&self, step: &Step) -> Result<(), Error>;
 
-    /// Paths that differ between a snapshot and another or, if `None`, the live tree, relative to the directory,
-    /// and where a directory is named, possibly anything below it; `None` if the storage cannot tell quickly. Too many
-    /// is allowed, too few is not.
-    fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<PathBuf>>, Error>;
+    /// What may differ between a snapshot and another or, if `None`, the live tree; `None` if the storage cannot tell
+    /// quickly. Too many is allowed, too few is not. Contents of nested subvolumes and of mounts below are not told.
+    fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error>;
 }
 
 /// Finds the provider of a directory, of which a snapshot with this handle was made. The directory may be without its
