@@ -66,6 +66,22 @@ pub enum Error {
         /// Whom it fits.
         ids: Vec<Id>,
     },
+    /// A change of a live tree failed, and was taken back.
+    #[error("{cause}; the directory is as it was before{}", also.iter().map(|error| format!(", but {error}")).collect::<String>())]
+    Reverted {
+        /// What failed.
+        cause: Box<Error>,
+        /// What went wrong besides: units that do not start again.
+        also: Option<Box<Error>>,
+    },
+    /// A change of a live tree failed, and taking it back failed as well. The journal still has it.
+    #[error("{cause}; and taking it back failed: {failure}")]
+    HalfDone {
+        /// What failed first.
+        cause: Box<Error>,
+        /// What failed then.
+        failure: Box<Error>,
+    },
     /// A file of the state directory cannot be understood.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
@@ -104,6 +120,8 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Refused { hint, .. } | Error::Privilege { hint, .. } => hint.as_deref(),
+            Error::Reverted { cause, .. } => cause.hint(),
+            Error::HalfDone { .. } => Some("mend what is wrong, then let it be taken back: snapback recover"),
             _ => None,
         }
     }

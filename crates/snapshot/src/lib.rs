@@ -10,11 +10,14 @@
 
 pub mod error;
 pub mod expire;
+pub mod holders;
 pub mod id;
 pub mod journal;
 pub mod manage;
 pub mod mounts;
 pub mod provider;
 pub mod record;
+pub mod reflink;
+pub mod rollback;
 pub mod runner;
 pub mod state;

@@ -1,0 +1,101 @@
+//! The facts a plan is made from: the one part of planning that looks at the world. It changes nothing.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::plan::{Facts, Losses, Plan, Refusal, plan};
+use super::units;
+use crate::error::Error;
+use crate::holders::{self, Tree};
+use crate::id::Id;
+use crate::provider::Provider;
+use crate::record::{Purpose, Record};
+use crate::runner::Runner;
+use crate::state::State;
+use crate::{journal, mounts};
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Units to stop before and to start after; those that do not run are left alone.
+    pub stop: Vec<String>,
+    /// Units to restart after the switch.
+    pub restart: Vec<String>,
+    /// Program and arguments; it must succeed after the switch, or all is taken back. None if empty.
+    pub probe: Vec<String>,
+    /// When expiry may delete the present state, which is kept.
+    pub safety_expires: Option<Timestamp>,
+    /// What will be lost, if somebody looked (`changes`).
+    pub losses: Option<Losses>,
+}
+
+/// Plans to take a directory back to one of its snapshots.
+pub fn gather(
+    state: &State,
+    provider: &dyn Provider,
+    runner: &dyn Runner,
+    snapshot: &Record,
+    request: Request,
+) -> Result<Plan, Error> {
+    let directory = provider.directory();
+    if snapshot.directory != directory {
+        let (of, asked) = (snapshot.directory.display(), directory.display());
+        return Err(Error::refused(format!("snapshot {} is one of {of}, not of {asked}", snapshot.id)));
+    }
+    let safety = Id::random();
+    let lies_there = provider.list()?;
+    let is_there = lies_there.iter().any(|(id, handle)| *id == snapshot.id && Some(handle) == snapshot.handle.as_ref());
+    let switch = match &snapshot.handle {
+        Some(handle) if is_there => match provider.plan_switch(handle, safety) {
+            Err(Error::Refused { message, hint }) => Err(Refusal { message, hint }),
+            steps => Ok(steps?),
+        },
+        // The plan refuses for this reason already.
+        _ => Ok(Vec::new()),
+    };
+    let live = Tree::of(directory)?;
+    let is_touching = |other: &Path| other.starts_with(directory) || directory.starts_with(other);
+    let under_way = journal::all(state)?.into_iter().map(|(_, entry)| entry);
+    let under_way = under_way.filter(|entry| entry.is_switching).find(|entry| is_touching(&entry.directory));
+    let facts = Facts {
+        snapshot: snapshot.clone(),
+        is_there,
+        abilities: provider.abilities(),
+        switch,
+        mounts_below: mounts::below(&mounts::mounts()?, directory).map(|mount| mount.point.clone()).collect(),
+        holders: holders::of(&live, Some(directory))?,
+        live,
+        running: units::running(runner, &request.stop)?,
+        restart: request.restart,
+        probe: request.probe,
+        safety,
+        safety_expires: request.safety_expires,
+        losses: request.losses,
+        is_state_inside: is_inside(state.root(), directory)?,
+        under_way: under_way.map(|entry| entry.change),
+    };
+    plan(facts).map_err(|Refusal { message, hint }| Error::Refused { message, hint })
+}
+
+/// The snapshot that undoes the newest rollback of a directory.
+pub fn newest_safety(state: &State, directory: &Path) -> Result<Record, Error> {
+    let records = state.records()?.into_iter().filter(|record| record.directory == directory);
+    let mut safeties = records.filter(|record| matches!(record.purpose, Purpose::Safety { .. }));
+    let newest = safeties.rfind(|record| record.handle.is_some());
+    newest.ok_or_else(|| {
+        Error::refused(format!("there is no rollback of {} to undo", directory.display()))
+            .or("see what there is: snapback snapshot list")
+    })
+}
+
+/// Whether a path lies in the tree at a directory, and not in another one that is mounted or nested below.
+fn is_inside(path: &Path, directory: &Path) -> Result<bool, Error> {
+    let path = path.canonicalize().map_err(Error::io("resolve", path))?;
+    Ok(path.starts_with(directory) && device(&path)? == device(directory)?)
+}
+
+fn device(path: &Path) -> Result<u64, Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(std::fs::metadata(path).map_err(Error::io("look at", path))?.dev())
+}

@@ -1,0 +1,188 @@
+//! What a rollback will do, decided from facts alone.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::holders::{Holder, Tree};
+use crate::id::Id;
+use crate::provider::{Abilities, Handle, Step};
+use crate::record::Record;
+
+/// All that a plan depends on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The snapshot to go back to.
+    pub snapshot: Record,
+    /// Whether it still lies where its record says.
+    pub is_there: bool,
+    /// What the mechanism can do.
+    pub abilities: Abilities,
+    /// The provider's steps, or why it has none.
+    pub switch: Result<Vec<Step>, Refusal>,
+    /// Mounts below the directory.
+    pub mounts_below: Vec<PathBuf>,
+    /// How the live tree is told from others.
+    pub live: Tree,
+    /// Who holds the live tree.
+    pub holders: Vec<Holder>,
+    /// Units that are to be stopped, and are running.
+    pub running: Vec<String>,
+    /// Units to restart after the switch.
+    pub restart: Vec<String>,
+    /// A command that must succeed after the switch.
+    pub probe: Vec<String>,
+    /// The id the present state is kept under.
+    pub safety: Id,
+    /// When expiry may delete the present state.
+    pub safety_expires: Option<Timestamp>,
+    /// What will be lost, if somebody looked.
+    pub losses: Option<Losses>,
+    /// Whether the state directory lies in the tree that would be switched.
+    pub is_state_inside: bool,
+    /// What other change of the directory is under way: "adoption".
+    pub under_way: Option<String>,
+}
+
+/// What is lost by going back, and what comes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Files changed since.
+    pub changed: u64,
+    /// Files made since.
+    pub added: u64,
+    /// Files deleted since, which come back.
+    pub deleted: u64,
+    /// Bytes of the changed and the new ones, as they are now.
+    pub bytes: u64,
+}
+
+/// Why it cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What stands against it.
+    pub message: String,
+    /// The way out.
+    pub hint: Option<String>,
+}
+
+/// What will be done, in the order of the fields of the second half; and what to know before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The snapshot to go back to.
+    pub to: Id,
+    /// Where it lies.
+    pub handle: Handle,
+    /// The live directory.
+    pub directory: PathBuf,
+    /// Why it will not be done; empty if it can.
+    pub refusals: Vec<Refusal>,
+    /// What will be lost; `None` if nobody looked.
+    pub losses: Option<Losses>,
+    /// Mounts below the directory, which stay as they are.
+    pub mounts_below: Vec<PathBuf>,
+    /// Who holds the live tree, and would go on with the old one.
+    pub holders: Vec<Holder>,
+    /// The snapshot itself becomes the live tree, and is no more.
+    pub is_snapshot_used_up: bool,
+    /// How the old tree is told from others.
+    pub old: Tree,
+
+    /// Units that are stopped, and started again afterwards.
+    pub stop: Vec<String>,
+    /// The name of the present state.
+    pub safety: Id,
+    /// When expiry may delete it.
+    pub safety_expires: Option<Timestamp>,
+    /// Whether the present state is kept by a snapshot that is made first. Else the switch keeps it.
+    pub is_safety_made: bool,
+    /// The provider's steps.
+    pub switch: Vec<Step>,
+    /// Units that are restarted, for they held the tree and were not stopped.
+    pub restart: Vec<String>,
+    /// A command that must succeed, or all is taken back; none if empty.
+    pub probe: Vec<String>,
+}
+
+/// Decides.
+pub fn plan(facts: Facts) -> Result<Plan, Refusal> {
+    let Some(handle) = facts.snapshot.handle.clone() else {
+        return Err(Refusal::new(format!("snapshot {} was never finished", facts.snapshot.id)));
+    };
+    let mut refusals = Vec::new();
+    if let Some(change) = &facts.under_way {
+        let message = format!("a {change} of {} is not finished", facts.snapshot.directory.display());
+        refusals.push(Refusal::new(message).or("finish or revert it first: snapback recover"));
+    }
+    if !facts.is_there {
+        let message = format!("snapshot {} is gone: it no longer lies where it was made", facts.snapshot.id);
+        refusals.push(Refusal::new(message).or("choose another: snapback snapshot list"));
+    }
+    if facts.is_state_inside {
+        let message = "what Snapback knows lies in the tree that would be rolled back, and would be rolled back, too";
+        refusals.push(Refusal::new(message).or("move the state directory to another place: --state DIR"));
+    }
+    let switch = match facts.switch {
+        Ok(steps) => steps,
+        Err(refusal) => {
+            refusals.push(refusal);
+            Vec::new()
+        }
+    };
+    let is_stopped = |holder: &&Holder| holder.unit.as_ref().is_some_and(|unit| facts.running.contains(unit));
+    let mut remaining = facts.holders.iter().filter(|holder| !is_stopped(holder)).peekable();
+    if !facts.abilities.switches_live && remaining.peek().is_some() {
+        let who: Vec<String> = remaining.map(Holder::to_string).collect();
+        let message = format!("the directory has to be unmounted for the switch, and is in use by {}", who.join(", "));
+        refusals.push(Refusal::new(message).or("end them, or name their units to be stopped: --stop UNIT"));
+    }
+    Ok(Plan {
+        to: facts.snapshot.id,
+        handle,
+        directory: facts.snapshot.directory,
+        refusals,
+        losses: facts.losses,
+        mounts_below: facts.mounts_below,
+        holders: facts.holders,
+        is_snapshot_used_up: !facts.abilities.keeps_snapshot,
+        old: facts.live,
+        stop: facts.running,
+        safety: facts.safety,
+        safety_expires: facts.safety_expires,
+        is_safety_made: !facts.abilities.keeps_old_tree,
+        switch,
+        restart: facts.restart,
+        probe: facts.probe,
+    })
+}
+
+impl Plan {
+    /// What is done, one line each, in this order.
+    pub fn steps(&self) -> Vec<String> {
+        let mut steps: Vec<String> = self.stop.iter().map(|unit| format!("stop {unit}")).collect();
+        if self.is_safety_made {
+            steps.push(format!("keep the present state as {}", self.safety));
+        }
+        steps.extend(self.switch.iter().map(|step| step.name.clone()));
+        steps.extend(self.stop.iter().map(|unit| format!("start {unit}")));
+        steps.extend(self.restart.iter().map(|unit| format!("restart {unit}")));
+        if !self.probe.is_empty() {
+            steps.push(format!("probe: {}", self.probe.join(" ")));
+        }
+        steps
+    }
+}
+
+impl Refusal {
+    /// Without a way out.
+    pub fn new(message: impl Into<String>) -> Refusal {
+        Refusal { message: message.into(), hint: None }
+    }
+
+    /// With the way out.
+    #[must_use]
+    pub fn or(self, hint: impl Into<String>) -> Refusal {
+        Refusal { hint: Some(hint.into()), ..self }
+    }
+}

@@ -1,0 +1,5 @@
+//! Trees cloned by reflink, on real file systems.
+
+#[path = "../disk/mod.rs"]
+mod disk;
+mod trees;

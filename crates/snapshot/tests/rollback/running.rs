@@ -1,0 +1,128 @@
+//! What a rollback does, and when it refuses or takes all back.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+
+use snapshot::error::Error;
+use snapshot::holders::By;
+use snapshot::rollback::run::{Outcome, run};
+use snapshot::rollback::{Plan, Request, newest_safety};
+
+use crate::site::{Commands, NOW, Site, fill, look};
+
+/// A process that holds a file open until this is dropped.
+struct Reader(Child);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn perform(site: &Site, commands: &Commands, plan: Plan) -> Result<Outcome, Error> {
+    run(&site.lock(), &site.plain, commands, plan, NOW, &mut |_| {})
+}
+
+#[test]
+fn a_rollback_brings_the_snapshot_back_and_its_undo_the_state_of_before() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, commands) = (Site::at(root.path(), true), Commands::default());
+    fill(&site.plain.directory, false);
+    let (to, then) = (site.snapshot(), look(&site.plain.directory));
+    fill(&site.plain.directory, true);
+    let before = look(&site.plain.directory);
+
+    let request =
+        Request { stop: vec!["shop.service".into()], restart: vec!["web.service".into()], ..Request::default() };
+    let plan = site.plan(&commands, &to, request);
+    let announced = plan.steps();
+    let outcome = perform(&site, &commands, plan).unwrap();
+    assert_eq!(look(&site.plain.directory), then);
+    assert_eq!(
+        announced,
+        ["stop shop.service", "copy", "exchange", "keep", "start shop.service", "restart web.service"]
+    );
+    let told =
+        ["systemctl stop -- shop.service", "systemctl start -- shop.service", "systemctl restart -- web.service"];
+    assert_eq!(*commands.told.lock().unwrap(), told);
+
+    let safety = newest_safety(&site.state, &site.plain.directory).unwrap();
+    assert_eq!(safety.id, outcome.safety.id);
+    perform(&site, &commands, site.plan(&commands, &safety, Request::default())).unwrap();
+    assert_eq!(look(&site.plain.directory), before);
+}
+
+#[test]
+fn a_probe_that_fails_takes_all_back() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, commands) = (Site::at(root.path(), true), Commands { failing: Some("curl x"), ..Commands::default() });
+    fill(&site.plain.directory, false);
+    let to = site.snapshot();
+    fill(&site.plain.directory, true);
+    let before = look(&site.plain.directory);
+    let probe = vec!["curl".to_owned(), "x".to_owned()];
+    let request = Request { stop: vec!["shop.service".into()], probe, ..Request::default() };
+    let error = perform(&site, &commands, site.plan(&commands, &to, request)).unwrap_err();
+    assert_eq!(error.to_string(), "curl x failed (exit code 1): it does not work; the directory is as it was before");
+    assert_eq!(look(&site.plain.directory), before);
+    assert_eq!(site.state.records().unwrap(), [to]);
+    let told = commands.told.lock().unwrap();
+    let verbs: Vec<_> = told.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(verbs, ["stop", "start", "x", "stop", "start"]);
+}
+
+#[test]
+fn units_that_do_not_stop_leave_all_as_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    let commands = Commands { failing: Some("systemctl stop -- shop.service"), ..Commands::default() };
+    let site = Site::at(root.path(), true);
+    fill(&site.plain.directory, false);
+    let to = site.snapshot();
+    fill(&site.plain.directory, true);
+    let before = look(&site.plain.directory);
+    let request = Request { stop: vec!["shop.service".into()], ..Request::default() };
+    let error = perform(&site, &commands, site.plan(&commands, &to, request)).unwrap_err();
+    assert!(matches!(error, Error::Reverted { also: None, .. }), "{error}");
+    assert_eq!(look(&site.plain.directory), before);
+}
+
+#[test]
+fn who_holds_the_old_tree_is_found_before_and_after_the_switch() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, commands) = (Site::at(root.path(), true), Commands::default());
+    fill(&site.plain.directory, false);
+    let to = site.snapshot();
+    let file = File::open(site.live("changed")).unwrap();
+    let reader = Reader(Command::new("sleep").arg("60").stdin(Stdio::from(file)).spawn().unwrap());
+    let plan = site.plan(&commands, &to, Request::default());
+    let [holder] = &plan.holders[..] else { panic!("{:?}", plan.holders) };
+    assert_eq!((holder.pid, holder.command.as_str()), (reader.0.id(), "sleep 60"));
+    assert_eq!((holder.holds[0].by, &holder.holds[0].path), (By::Descriptor(0), &site.live("changed")));
+    let outcome = perform(&site, &commands, plan).unwrap();
+    assert_eq!(outcome.holders.iter().map(|holder| holder.pid).collect::<Vec<_>>(), [reader.0.id()]);
+}
+
+#[test]
+fn a_state_directory_inside_of_the_tree_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, commands) = (Site::at(root.path(), true), Commands::default());
+    let inside = snapshot::state::State::open(site.live("state")).unwrap();
+    let site = Site { state: inside, plain: site.plain };
+    let to = site.snapshot();
+    let before = look(&site.plain.directory);
+    let plan = site.plan(&commands, &to, Request::default());
+    assert!(plan.refusals[0].message.contains("lies in the tree"), "{:?}", plan.refusals);
+    assert!(matches!(perform(&site, &commands, plan), Err(Error::Refused { hint: Some(_), .. })));
+    assert_eq!(look(&site.plain.directory), before);
+}
+
+#[test]
+fn a_snapshot_that_somebody_removed_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, commands) = (Site::at(root.path(), true), Commands::default());
+    let to = site.snapshot();
+    fs::remove_dir_all(site.plain.store.join(to.id.to_string())).unwrap();
+    let plan = site.plan(&commands, &to, Request::default());
+    assert!(plan.refusals[0].message.contains("is gone"), "{:?}", plan.refusals);
+}
