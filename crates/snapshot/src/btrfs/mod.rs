@@ -1,0 +1,249 @@
+//! Snapshots of a btrfs subvolume, by ioctls alone.
+//!
+//! A snapshot is a read-only subvolume that shares all its blocks with the one it was made of. Snapback keeps them at
+//! the top level of the file system (see `top`), out of sight of whoever uses the subvolume and of a rollback of
+//! it. A rollback makes a writable snapshot of the snapshot and exchanges the two names in one rename.
+//!
+//! Neither quotas nor freezing are used: the first slow a busy file system to a halt, the second stops a snapshot from
+//! being made at all. Does not know of records and journals.
+
+#[allow(dead_code)]
+mod ioctl;
+#[allow(dead_code)]
+mod search;
+#[allow(dead_code)]
+mod top;
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+
+use self::ioctl::Subvolume;
+use self::top::{TOP, TREE, Top, id_at, is_root, place};
+use crate::error::Error;
+use crate::id::Id;
+use crate::mounts::{self, Mount};
+use crate::provider::{Abilities, Changed, Handle, Kind, Provider, Space, Step, View};
+
+/// A directory that is a btrfs subvolume.
+#[derive(Debug)]
+pub struct Btrfs {
+    directory: PathBuf,
+    top: Top,
+    /// Where the subvolume lies, from the top level. A rollback puts another one in its place.
+    path: PathBuf,
+}
+
+/// What a path on a btrfs is.
+#[derive(Debug)]
+pub enum Place {
+    /// The root of a subvolume.
+    Subvolume(Btrfs),
+    /// A directory in a subvolume, whose root this is.
+    Inside(PathBuf),
+}
+
+/// Finds out what a directory on a btrfs is; `None` if it is on another file system. The path is absolute and without
+/// symbolic links. Needs CAP_SYS_ADMIN for a subvolume.
+pub fn open(directory: &Path, mounts: &[Mount]) -> Result<Option<Place>, Error> {
+    let Some(mount) = mounts::mount_of(mounts, directory).filter(|mount| mount.kind == "btrfs") else {
+        return Ok(None);
+    };
+    let mut root = directory;
+    loop {
+        let stat = rustix::fs::stat(root).map_err(Error::io("look at", root))?;
+        match root.parent() {
+            _ if is_root(&stat) => break,
+            Some(parent) if root != mount.point => root = parent,
+            _ => break,
+        }
+    }
+    if root != directory {
+        return Ok(Some(Place::Inside(root.to_owned())));
+    }
+    let fd = open_directory(directory)?;
+    if !is_root(&rustix::fs::fstat(&fd).map_err(Error::io("look at", directory))?) {
+        // A bind mount of a directory in a subvolume.
+        return Ok(Some(Place::Inside(root.to_owned())));
+    }
+    let top = Top::open(mount, &fd)?;
+    let live = ioctl::subvolume(&fd).map_err(Error::io("ask for the subvolume at", directory))?;
+    let path = top.path_of(live.id)?.ok_or_else(|| {
+        Error::refused(format!("{} is a subvolume that was deleted", directory.display())).or("mount or make it anew")
+    })?;
+    Ok(Some(Place::Subvolume(Btrfs { directory: directory.to_owned(), top, path })))
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::io("open", path))
+}
+
+/// A snapshot's mount, attached nowhere. It is reached by the descriptor's name under `/proc`, which every process with
+/// the rights of this one can open.
+struct Detached {
+    path: PathBuf,
+    _mount: OwnedFd,
+}
+
+impl View for Detached {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Btrfs {
+    /// The subvolume that is live now.
+    fn live(&self) -> Result<(OwnedFd, Subvolume), Error> {
+        let fd = open_directory(&self.directory)?;
+        let live = ioctl::subvolume(&fd).map_err(Error::io("ask for the subvolume at", &self.directory))?;
+        Ok((fd, live))
+    }
+
+    /// The id under which a handle's tree lies; `None` if it is gone. Refused if it is not what the handle says, or
+    /// not a tree of this directory that Snapback made.
+    fn find(&self, handle: &Handle) -> Result<Option<(Id, OwnedFd, Subvolume)>, Error> {
+        let Handle::Btrfs { filesystem, subvolume, uuid } = handle else {
+            return Err(Error::refused(format!("{handle:?} is not a snapshot on a btrfs")));
+        };
+        if *filesystem != self.top.filesystem {
+            return Err(Error::refused(format!(
+                "the snapshot lies on the btrfs {filesystem}, and {} on {}",
+                self.directory.display(),
+                self.top.filesystem
+            ))
+            .or("mount the file system that the snapshot lies on"));
+        }
+        let Some(path) = self.top.path_of(*subvolume)? else { return Ok(None) };
+        let stranger = |why: &str| {
+            let path = self.top.named(&path);
+            Error::refused(format!("the subvolume {subvolume} ({}) {why}", path.display()))
+        };
+        let Some(id) = id_at(&path) else { return Err(stranger("is not a snapshot that Snapback made")) };
+        if self.top.of(id).as_ref() != Some(&self.path) {
+            return Err(stranger(&format!("is not a snapshot of {}", self.directory.display())));
+        }
+        let Some((fd, found)) = self.top.subvolume_at(&path)? else { return Ok(None) };
+        if found.id != *subvolume || found.uuid != *uuid {
+            return Err(stranger(&format!("has the UUID {}, and not {uuid}", found.uuid)));
+        }
+        Ok(Some((id, fd, found)))
+    }
+
+    /// As `find`, but it must be there.
+    fn found(&self, handle: &Handle) -> Result<(Id, OwnedFd, Subvolume), Error> {
+        self.find(handle)?.ok_or_else(|| {
+            let Handle::Btrfs { subvolume, .. } = handle else { unreachable!("`find` refuses others") };
+            Error::refused(format!("the snapshot's subvolume {subvolume} is gone from {}", self.top.filesystem))
+                .or("delete the snapshot to forget it")
+        })
+    }
+
+    fn handle(&self, subvolume: &Subvolume) -> Handle {
+        let (subvolume, uuid) = (subvolume.id, subvolume.uuid.clone());
+        Handle::Btrfs { filesystem: self.top.filesystem.clone(), subvolume, uuid }
+    }
+}
+
+impl Provider for Btrfs {
+    fn kind(&self) -> Kind {
+        Kind::Btrfs
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            is_atomic: true,
+            switches_live: true,
+            keeps_snapshot: true,
+            keeps_old_tree: true,
+            knows_changes: true,
+            works_unprivileged: false,
+        }
+    }
+
+    fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn list(&self) -> Result<Vec<(Id, Handle)>, Error> {
+        let mut list = Vec::new();
+        for id in self.top.ids()? {
+            if self.top.of(id).as_ref() == Some(&self.path)
+                && let Some((_, found)) = self.top.subvolume_at(&place(id).join(TREE))?
+            {
+                list.push((id, self.handle(&found)));
+            }
+        }
+        list.sort_by_key(|(id, _)| *id);
+        Ok(list)
+    }
+
+    fn create(&self, id: Id) -> Result<Handle, Error> {
+        let (live, _) = self.live()?;
+        let place = self.top.make_place(id, &self.path)?;
+        let made = ioctl::create_snapshot(live.as_fd(), &place, TREE, true);
+        made.map_err(Error::io("take a snapshot of", &self.directory)).inspect_err(|_| {
+            // The error of the snapshot is the one to tell.
+            let _ = self.top.remove_place(id);
+        })?;
+        let path = top::place(id).join(TREE);
+        let (_, found) = self
+            .top
+            .subvolume_at(&path)?
+            .ok_or_else(|| Error::refused(format!("the new snapshot {} is gone", self.top.named(&path).display())))?;
+        Ok(self.handle(&found))
+    }
+
+    fn delete(&self, handle: &Handle) -> Result<(), Error> {
+        let Some((id, _, found)) = self.find(handle)? else { return Ok(()) };
+        let path = place(id).join(TREE);
+        let nested = self.top.nested(found.id)?;
+        if let Some(first) = nested.first() {
+            let path = self.top.named(&path.join(&first.path));
+            return Err(Error::refused(format!("the subvolume {} lies in the tree of {id}", path.display()))
+                .or("move or delete that subvolume first"));
+        }
+        let directory = self.top.open_at(&place(id))?;
+        let Some(directory) = directory else { return Ok(()) };
+        ioctl::destroy_subvolume(&directory, TREE).map_err(Error::io("delete", self.top.named(&path)))?;
+        self.top.remove_place(id)
+    }
+
+    fn view(&self, handle: &Handle) -> Result<Box<dyn View>, Error> {
+        let (_, _, found) = self.found(handle)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOATIME;
+        let mount = self.top.mount(found.id, attributes)?;
+        // The dot makes it the directory, where the name alone is a symbolic link.
+        let path = PathBuf::from(format!("/proc/{}/fd/{}/.", std::process::id(), mount.as_raw_fd()));
+        Ok(Box::new(Detached { path, _mount: mount }))
+    }
+
+    fn space(&self, handle: &Handle) -> Result<Space, Error> {
+        self.found(handle).map(|_| Space::default())
+    }
+
+    fn plan_switch(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error> {
+        let _ = (to, old, TOP);
+        Err(Error::refused("not yet"))
+    }
+
+    fn perform(&self, step: &Step) -> Result<(), Error> {
+        let _ = step;
+        Err(Error::refused("not yet"))
+    }
+
+    fn revert(&self, step: &Step) -> Result<(), Error> {
+        let _ = step;
+        Err(Error::refused("not yet"))
+    }
+
+    fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
+        let _ = (from, to);
+        Ok(None)
+    }
+}

@@ -1,0 +1,8 @@
+//! One suite of promises, run on every provider upon real storage. Needs root.
+//!
+//! A provider joins by a module of its own that implements `suite::Fixture` and calls `suite::conformance`.
+
+mod btrfs;
+mod storage;
+mod suite;
+mod tree;
