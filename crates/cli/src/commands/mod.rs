@@ -3,13 +3,17 @@
 pub(crate) mod backup;
 pub(crate) mod cat;
 pub(crate) mod completions;
+pub(crate) mod confirm;
 pub(crate) mod diff;
 pub(crate) mod find;
 pub(crate) mod forget;
+pub(crate) mod guard;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod repo;
 pub(crate) mod restore;
+pub(crate) mod rollback;
+pub(crate) mod snapshot;
 pub(crate) mod tag;

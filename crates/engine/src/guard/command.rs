@@ -8,6 +8,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -22,6 +23,7 @@ const SIGNALS: [i32; 6] = [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2];
 /// Survives the signals that end others, and passes them on to a command while one runs.
 pub struct Signals {
     child: Arc<Mutex<Option<Pid>>>,
+    received: Arc<AtomicI32>,
 }
 
 impl Signals {
@@ -29,10 +31,14 @@ impl Signals {
     pub fn survive() -> io::Result<Signals> {
         let child: Arc<Mutex<Option<Pid>>> = Arc::default();
         let mut signals = SignalsInfo::<WithOrigin>::new(SIGNALS)?;
-        let receiver = Arc::clone(&child);
+        let received: Arc<AtomicI32> = Arc::default();
+        let (receiver, last) = (Arc::clone(&child), Arc::clone(&received));
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for origin in signals.forever() {
                 let pid = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+                if pid.is_none() {
+                    last.store(origin.signal, Ordering::Relaxed);
+                }
                 let is_ours_alone = !matches!(origin.cause, Cause::Kernel);
                 if let (Some(pid), Some(signal), true) = (*pid, Signal::from_named_raw(origin.signal), is_ours_alone) {
                     // It may have ended just now.
@@ -40,7 +46,12 @@ impl Signals {
                 }
             }
         })?;
-        Ok(Signals { child })
+        Ok(Signals { child, received })
+    }
+
+    /// The last signal that came while no command ran.
+    pub fn received(&self) -> Option<i32> {
+        Some(self.received.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
     }
 
     /// Runs a command to its end.

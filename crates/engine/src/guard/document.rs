@@ -9,6 +9,7 @@ use snapshot::id::Id;
 
 use crate::moment::Moment;
 use crate::process::Process;
+use crate::rollback::Services;
 
 /// A guard: one file in the state directory, `guard/ID.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub struct Guard {
     pub started: Timestamp,
     /// How long the snapshot is kept once all went well.
     pub grace_secs: u64,
+    /// What is stopped and started if it goes back.
+    #[serde(default)]
+    pub services: Services,
     /// Who runs the command.
     pub process: Process,
     /// With a deadline, who keeps to it.
@@ -74,8 +78,7 @@ pub enum Outcome {
     /// The directory is as it was before the command.
     RolledBack {
         /// The snapshot that holds the state that was left behind.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        safety: Option<Id>,
+        safety: Id,
     },
     /// Nothing was rolled back, as somebody decided or as nobody could be asked; the snapshot stays.
     Kept,
@@ -144,6 +147,7 @@ mod tests {
             command: "true".to_owned(),
             started: Timestamp::from_second(1000).unwrap(),
             grace_secs: 7200,
+            services: Services::default(),
             process: Process { pid: 1, start: 1, boot: "a".to_owned() },
             watchdog: None,
             confirm: Some(Confirm { time_secs: 300, deadline }),

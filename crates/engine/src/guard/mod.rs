@@ -28,6 +28,7 @@ use self::store::Store;
 use crate::error::Error;
 use crate::moment::{Clock, Moment};
 use crate::process::Process;
+use crate::rollback::Services;
 
 /// The snapshot of a guard that failed is kept at least as long, for whoever looks what went wrong.
 const TO_LOOK_AROUND: Duration = Duration::from_secs(24 * 3600);
@@ -35,7 +36,7 @@ const TO_LOOK_AROUND: Duration = Duration::from_secs(24 * 3600);
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
 
 /// Takes a live directory back to a snapshot, and gives the snapshot of what was left behind.
-pub type RollBack<'a> = dyn Fn(&Record) -> Result<Option<Id>, Error> + Sync + 'a;
+pub type RollBack<'a> = dyn Fn(&Guard, &Record) -> Result<Id, Error> + Sync + 'a;
 
 /// What is asked of a guard.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Asked {
     pub grace: Duration,
     /// Whether somebody must confirm.
     pub confirm: Option<Times>,
+    /// What is stopped and started if it goes back.
+    pub services: Services,
 }
 
 /// The times of a guard that must be confirmed.
@@ -117,6 +120,7 @@ impl<'a> Guards<'a> {
             command: asked.command,
             started: now.wall,
             grace_secs: asked.grace.as_secs(),
+            services: asked.services,
             process: Process::current()?,
             watchdog: None,
             confirm,
@@ -208,7 +212,7 @@ impl<'a> Guards<'a> {
             self.store.save(&guard)?;
         }
         let record = self.state.record(guard.id)?;
-        let safety = (self.roll_back)(&record)?;
+        let safety = (self.roll_back)(&guard, &record)?;
         self.end(guard, Outcome::RolledBack { safety })
     }
 
@@ -277,12 +281,9 @@ fn refuse(other: &Guard) -> Error {
 fn too_late(guard: &Guard, outcome: &Outcome) -> Error {
     let id = guard.id;
     match outcome {
-        Outcome::RolledBack { safety: Some(safety) } => {
+        Outcome::RolledBack { safety } => {
             Error::refused(format!("too late: {} was rolled back to {id}", guard.directory.display()))
                 .or(format!("`snapback rollback {safety}` returns to the later state"))
-        }
-        Outcome::RolledBack { safety: None } => {
-            Error::refused(format!("too late: {} was rolled back to {id}", guard.directory.display()))
         }
         _ => Error::refused(format!("guard {id} has ended already")),
     }
