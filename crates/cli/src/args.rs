@@ -41,6 +41,9 @@ pub(crate) enum Command {
     Guard(commands::guard::Command),
     /// Say that all is well after a guarded command
     Confirm(commands::confirm::Command),
+    /// A snapshot before each run of apt or dnf
+    #[command(subcommand, arg_required_else_help = true)]
+    Hook(commands::hook::Command),
     /// Back up files and directories
     Backup(commands::backup::Command),
     /// List the backups

@@ -95,17 +95,23 @@ pub(crate) fn age(now_secs: i64, then_secs: i64) -> String {
     format!("{number} {unit} ago")
 }
 
-/// How long until: `in 25 s`, `in 1 h 48 min`, `in 2 days`; begun minutes count whole. `now` if it has passed.
+/// How long until: `in 25 s`, `in 1 h 48 min`, `in 2 days`; `now` if it has passed.
 pub(crate) fn until(now: Timestamp, then: Timestamp) -> String {
-    let secs = (then.duration_since(now).as_millis().max(0) as u64).div_ceil(1000);
+    match (then.duration_since(now).as_millis().max(0) as u64).div_ceil(1000) {
+        0 => "now".to_owned(),
+        secs => format!("in {}", span(secs)),
+    }
+}
+
+/// A time to come: `25 s`, `1 h 48 min`, `2 h`, `2 days`; begun minutes count whole.
+pub(crate) fn span(secs: u64) -> String {
     let minutes = secs.div_ceil(60);
     match (secs, minutes / 60, minutes % 60) {
-        (0, ..) => "now".to_owned(),
-        (1..=89, ..) => format!("in {secs} s"),
-        (_, 0, minutes) => format!("in {minutes} min"),
-        (_, hours @ 1..48, 0) => format!("in {hours} h"),
-        (_, hours @ 1..48, minutes) => format!("in {hours} h {minutes} min"),
-        (_, hours, _) => format!("in {} days", hours / 24),
+        (0..=89, ..) => format!("{secs} s"),
+        (_, 0, minutes) => format!("{minutes} min"),
+        (_, hours @ 1..48, 0) => format!("{hours} h"),
+        (_, hours @ 1..48, minutes) => format!("{hours} h {minutes} min"),
+        (_, hours, _) => format!("{} days", hours / 24),
     }
 }
 

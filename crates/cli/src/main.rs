@@ -52,6 +52,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         Command::Find(command) => commands::find::run(command, global, output),
         Command::Forget(command) => commands::forget::run(command, global, output),
         Command::Guard(command) => commands::guard::run(command, global, output),
+        Command::Hook(command) => commands::hook::run(command, global, output),
         Command::List(command) => commands::list::run(command, global, output),
         Command::Ls(command) => commands::ls::run(command, global, output),
         Command::Man(command) => commands::man::run(command, Arguments::command()),

@@ -74,9 +74,9 @@ impl<'a> Session<'a> {
 }
 
 /// The mechanism for a directory of which there may be no snapshot yet.
-pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>> {
+pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>, Error> {
     let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
-    Ok(detect(&directory)?)
+    detect(&directory)
 }
 
 /// The mechanism with which a snapshot was made.

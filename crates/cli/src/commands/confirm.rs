@@ -32,7 +32,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     if output.json {
         output.json(&guard)?;
     }
-    let (directory, grace) = (printable(&guard.directory), human::rough_duration(guard.grace_secs));
+    let (directory, grace) = (printable(&guard.directory), human::span(guard.grace_secs));
     output.message(format_args!("confirmed: {directory} stays as it is; snapshot {id} goes in {grace}"));
     Ok(ExitCode::SUCCESS)
 }

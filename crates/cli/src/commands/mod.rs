@@ -8,6 +8,7 @@ pub(crate) mod diff;
 pub(crate) mod find;
 pub(crate) mod forget;
 pub(crate) mod guard;
+pub(crate) mod hook;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;

@@ -179,7 +179,7 @@ impl Attended<'_> {
                 self.output.status.clear();
                 return Ok(Some(guard));
             }
-            let left = self.guards.remaining(&guard)?.unwrap_or_default().as_secs();
+            let left = self.guards.remaining(&guard)?.unwrap_or_default().as_millis().div_ceil(1000);
             let text = format!(
                 "Reachable? Run `snapback confirm`, best from a new login, within {}:{:02}, or everything goes back to {to}.",
                 left / 60,
@@ -206,11 +206,11 @@ impl Attended<'_> {
         let (id, directory) = (self.id, printable(&guard.directory));
         match outcome {
             Outcome::Passed => {
-                let grace = human::rough_duration(guard.grace_secs);
+                let grace = human::span(guard.grace_secs);
                 self.output.message(format_args!("all went well; snapshot {id} goes in {grace}"));
             }
             Outcome::Confirmed => {
-                let grace = human::rough_duration(guard.grace_secs);
+                let grace = human::span(guard.grace_secs);
                 self.output.message(format_args!("confirmed; snapshot {id} goes in {grace}"));
             }
             Outcome::RolledBack { safety } => {

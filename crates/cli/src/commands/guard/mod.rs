@@ -71,15 +71,15 @@ pub(crate) struct Command {
     restart: Vec<String>,
 
     /// Show the guards that are open, and how long there is to confirm
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["directory", "command"])]
     status: bool,
 
     /// Go on with what a reboot cut short, as the system does at its start
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["directory", "command"])]
     resume: bool,
 
     /// Be the watchdog of a guard
-    #[arg(long, hide = true, exclusive = true, value_name = "SNAPSHOT")]
+    #[arg(long, hide = true, conflicts_with_all = ["directory", "command"], value_name = "SNAPSHOT")]
     watch: Option<Id>,
 }
 
