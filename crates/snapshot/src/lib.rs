@@ -8,6 +8,7 @@
 //! Does not know of backups and repositories, projects and plans; never prints, never reads the environment, is
 //! given the time.
 
+mod attach;
 pub mod btrfs;
 pub mod error;
 pub mod expire;

@@ -145,6 +145,17 @@ pub(crate) fn set_default(fd: impl AsFd, mut subvolume: u64) -> io::Result<()> {
     unsafe { update::<{ number::BTRFS_IOC_DEFAULT_SUBVOL }, _>(fd, &mut subvolume) }
 }
 
+/// Makes a subvolume read-only or writable.
+pub(crate) fn set_read_only(subvolume: impl AsFd, is_read_only: bool) -> io::Result<()> {
+    let mut flags = 0_u64;
+    // SAFETY: number and structure belong together.
+    unsafe { update::<{ number::BTRFS_IOC_SUBVOL_GETFLAGS }, _>(&subvolume, &mut flags)? };
+    let flag = u64::from(BTRFS_SUBVOL_RDONLY);
+    let mut flags = if is_read_only { flags | flag } else { flags & !flag };
+    // SAFETY: number and structure belong together.
+    unsafe { update::<{ number::BTRFS_IOC_SUBVOL_SETFLAGS }, _>(&subvolume, &mut flags) }
+}
+
 /// Waits until all changes of names and trees made so far are on the disk. Does not wait for data.
 pub(crate) fn commit(fd: impl AsFd) -> io::Result<()> {
     let mut transaction = 0_u64;

@@ -7,11 +7,15 @@
 //! Neither quotas nor freezing are used: the first slow a busy file system to a halt, the second stops a snapshot from
 //! being made at all. Does not know of records and journals.
 
+mod changes;
 #[allow(dead_code)]
 mod ioctl;
+mod places;
 #[allow(dead_code)]
 mod search;
-#[allow(dead_code)]
+mod stream;
+mod switch;
+mod temporary;
 mod top;
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -21,7 +25,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use self::ioctl::Subvolume;
-use self::top::{TOP, TREE, Top, id_at, is_root, place};
+use self::top::{TREE, Top, id_at, is_root, place};
 use crate::error::Error;
 use crate::id::Id;
 use crate::mounts::{self, Mount};
@@ -73,6 +77,8 @@ pub fn open(directory: &Path, mounts: &[Mount]) -> Result<Option<Place>, Error> 
     let path = top.path_of(live.id)?.ok_or_else(|| {
         Error::refused(format!("{} is a subvolume that was deleted", directory.display())).or("mount or make it anew")
     })?;
+    // In the middle of a rollback, a mount still shows the old tree, which has got a place of ours already.
+    let path = id_at(&path).and_then(|id| top.of(id)).unwrap_or(path);
     Ok(Some(Place::Subvolume(Btrfs { directory: directory.to_owned(), top, path })))
 }
 
@@ -95,10 +101,17 @@ impl View for Detached {
 }
 
 impl Btrfs {
-    /// The subvolume that is live now.
+    /// The subvolume that is live now. Refused if the directory shows another one than has its name.
     fn live(&self) -> Result<(OwnedFd, Subvolume), Error> {
         let fd = open_directory(&self.directory)?;
         let live = ioctl::subvolume(&fd).map_err(Error::io("ask for the subvolume at", &self.directory))?;
+        if self.top.path_of(live.id)?.as_ref() != Some(&self.path) {
+            let directory = self.directory.display();
+            return Err(Error::refused(format!(
+                "{directory} shows a snapshot, or the tree of before a rollback that was cut off"
+            ))
+            .or(format!("let the rollback be finished or taken back, or mount {directory} again")));
+        }
         Ok((fd, live))
     }
 
@@ -139,6 +152,14 @@ impl Btrfs {
             Error::refused(format!("the snapshot's subvolume {subvolume} is gone from {}", self.top.filesystem))
                 .or("delete the snapshot to forget it")
         })
+    }
+
+    /// Deletes the tree of an id.
+    fn destroy(&self, id: Id, tree: &Subvolume) -> Result<(), Error> {
+        places::refuse_mounted(&self.top, tree.id, &format!("the tree of {id}"))?;
+        let Some(directory) = self.top.open_at(&place(id))? else { return Ok(()) };
+        let path = place(id).join(TREE);
+        ioctl::destroy_subvolume(&directory, TREE).map_err(Error::io("delete", self.top.named(&path)))
     }
 
     fn handle(&self, subvolume: &Subvolume) -> Handle {
@@ -198,16 +219,13 @@ impl Provider for Btrfs {
 
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
         let Some((id, _, found)) = self.find(handle)? else { return Ok(()) };
-        let path = place(id).join(TREE);
         let nested = self.top.nested(found.id)?;
         if let Some(first) = nested.first() {
-            let path = self.top.named(&path.join(&first.path));
+            let path = self.top.named(&place(id).join(TREE).join(&first.path));
             return Err(Error::refused(format!("the subvolume {} lies in the tree of {id}", path.display()))
                 .or("move or delete that subvolume first"));
         }
-        let directory = self.top.open_at(&place(id))?;
-        let Some(directory) = directory else { return Ok(()) };
-        ioctl::destroy_subvolume(&directory, TREE).map_err(Error::io("delete", self.top.named(&path)))?;
+        self.destroy(id, &found)?;
         self.top.remove_place(id)
     }
 
@@ -228,22 +246,18 @@ impl Provider for Btrfs {
     }
 
     fn plan_switch(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error> {
-        let _ = (to, old, TOP);
-        Err(Error::refused("not yet"))
+        self.plan(to, old)
     }
 
     fn perform(&self, step: &Step) -> Result<(), Error> {
-        let _ = step;
-        Err(Error::refused("not yet"))
+        self.do_step(step)
     }
 
     fn revert(&self, step: &Step) -> Result<(), Error> {
-        let _ = step;
-        Err(Error::refused("not yet"))
+        self.undo_step(step)
     }
 
     fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
-        let _ = (from, to);
-        Ok(None)
+        self.changes(from, to)
     }
 }

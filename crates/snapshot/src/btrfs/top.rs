@@ -13,8 +13,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use linux_raw_sys::btrfs::{BTRFS_FS_TREE_OBJECTID, BTRFS_ROOT_BACKREF_KEY, BTRFS_ROOT_REF_KEY};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use linux_raw_sys::btrfs::{
+    BTRFS_DIR_ITEM_KEY, BTRFS_FS_TREE_OBJECTID, BTRFS_ROOT_BACKREF_KEY, BTRFS_ROOT_REF_KEY,
+    BTRFS_ROOT_TREE_DIR_OBJECTID,
+};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
@@ -117,11 +120,15 @@ impl Top {
     /// Opens what lies at a path from the top level; `None` if nothing does. Symbolic links are not followed, nor are
     /// mounts entered.
     pub(crate) fn open_at(&self, path: &Path) -> Result<Option<OwnedFd>, Error> {
-        use rustix::fs::ResolveFlags;
+        self.open_in(&self.root, path)
+    }
+
+    /// The same in a tree of which the root is open.
+    pub(crate) fn open_in(&self, tree: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, Error> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+        match rustix::fs::openat2(tree, path, flags, Mode::empty(), resolve) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(Error::io("open", self.named(path))(error)),
@@ -186,6 +193,19 @@ impl Top {
 
     pub(crate) fn searching(&self) -> impl FnOnce(std::io::Error) -> Error {
         Error::io("search the trees of", self.named(Path::new("")))
+    }
+
+    /// The subvolume that is mounted where no other is asked for.
+    pub(crate) fn default_subvolume(&self) -> Result<u64, Error> {
+        // A directory of one entry, `default`, whose key begins with the subvolume's number.
+        let objects = (BTRFS_ROOT_TREE_DIR_OBJECTID.into(), BTRFS_ROOT_TREE_DIR_OBJECTID.into());
+        let mut default = TOP;
+        search(&self.root, Search { tree: ROOT_TREE, objects, kind: BTRFS_DIR_ITEM_KEY, since: 0 }, &mut |item| {
+            default = number(item.data, 0);
+            false
+        })
+        .map_err(self.searching())?;
+        Ok(default)
     }
 
     /// Makes the directory of an id, and notes of which subvolume.

@@ -30,10 +30,19 @@ impl Image {
         &self.device
     }
 
-    /// A directory beside the image; mounts below it are undone with the image.
+    /// A directory for mounts, which are undone with the image.
+    pub(crate) fn root(&self) -> PathBuf {
+        let root = self.directory.path().canonicalize().unwrap().join("mounts");
+        std::fs::create_dir_all(&root).unwrap();
+        root
+    }
+
+    /// A place below the root, made if it is not there.
     pub(crate) fn place(&self, name: &str) -> PathBuf {
-        let place = self.directory.path().canonicalize().unwrap().join(name);
-        std::fs::create_dir_all(&place).unwrap();
+        let place = self.root().join(name);
+        if !place.exists() {
+            std::fs::create_dir_all(&place).unwrap();
+        }
         place
     }
 

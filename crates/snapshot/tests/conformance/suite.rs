@@ -1,11 +1,12 @@
 //! What every provider promises, whatever the storage.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use snapshot::id::Id;
-use snapshot::provider::{Handle, Provider};
+use snapshot::provider::{Abilities, Changed, Handle, Provider};
 
-use crate::tree::{assert_same, change, describe, fill};
+use crate::tree::{Tree, assert_same, change, describe, differing, fill};
 
 /// A real storage with a directory to snapshot, released when dropped.
 pub(crate) trait Fixture {
@@ -33,10 +34,13 @@ pub(crate) fn conformance(fixture: &dyn Fixture) {
     fill(live);
     let provider = fixture.open();
     assert_eq!(provider.directory(), live);
+    let before = describe(live, &fixture.apart());
     let id = Id::random();
     let handle = provider.create(id).unwrap();
     snapshots_are_listed_and_kept_as_they_were(fixture, &*provider, id, &handle);
+    what_changed_is_told(fixture, &*provider, &before, (id, &handle));
     what_is_not_ours_is_not_deleted(fixture, &*provider, &handle);
+    a_switch_brings_everything_back(fixture, &*provider, &before, (id, &handle));
     provider.delete(&handle).unwrap();
     assert_eq!(provider.list().unwrap(), []);
     provider.delete(&handle).expect("what is gone already is success");
@@ -58,6 +62,121 @@ fn snapshots_are_listed_and_kept_as_they_were(fixture: &dyn Fixture, provider: &
     std::fs::write(view.path().join("web/page-1.html"), "x").expect_err("a view is read-only");
     drop(view);
     assert_same(&describe(live, &apart), &changed, "the live tree, after it was viewed");
+}
+
+fn what_changed_is_told(fixture: &dyn Fixture, provider: &dyn Provider, before: &Tree, (id, handle): (Id, &Handle)) {
+    let now = describe(fixture.directory(), &fixture.apart());
+    assert_changes_covered(provider.changed_paths(handle, None).unwrap(), before, &now, provider.abilities());
+    let second = provider.create(Id::random()).unwrap();
+    for (from, to) in [(handle, &second), (&second, handle)] {
+        let told = provider.changed_paths(from, Some(to)).unwrap();
+        assert_changes_covered(told, before, &now, provider.abilities());
+    }
+    assert!(provider.changed_paths(&second, None).unwrap().unwrap_or_default().is_empty(), "nothing changed since");
+    provider.delete(&second).unwrap();
+    assert_eq!(provider.list().unwrap(), [(id, handle.clone())], "nothing is left of the comparison");
+}
+
+/// Too many is allowed, too few is not.
+pub(crate) fn assert_changes_covered(told: Option<Vec<Changed>>, one: &Tree, other: &Tree, abilities: Abilities) {
+    let Some(told) = told else {
+        assert!(!abilities.knows_changes, "it says that it knows what changed");
+        return;
+    };
+    let covers =
+        |changed: &Changed, path: &Path| changed.path == *path || changed.is_tree && path.starts_with(&changed.path);
+    for path in differing(one, other) {
+        let is_told = told.iter().any(|changed| covers(changed, &path));
+        assert!(is_told, "{} changed, and is not among {told:#?}", path.display());
+    }
+    let untouched = Path::new("web/page-20.html");
+    assert!(!told.iter().any(|changed| covers(changed, untouched)), "{untouched:?} did not change: {told:#?}");
+}
+
+fn a_switch_brings_everything_back(
+    fixture: &dyn Fixture,
+    provider: &dyn Provider,
+    before: &Tree,
+    (id, handle): (Id, &Handle),
+) {
+    let (live, apart) = (fixture.directory(), fixture.apart());
+    let abilities = provider.abilities();
+    let changed = describe(live, &apart);
+    let listed = provider.list().unwrap();
+    let old = Id::random();
+    let steps = provider.plan_switch(handle, old).unwrap();
+    assert_same(&describe(live, &apart), &changed, "the live tree, after a switch was planned");
+    for performed in 0..=steps.len() {
+        let twice = steps.iter().take(performed).flat_map(|step| [step, step]);
+        twice.for_each(|step| provider.perform(step).unwrap_or_else(|error| panic!("{}: {error}", step.name)));
+        // Also those that were never performed. Another process may be the one that reverts.
+        let other = fixture.open();
+        let twice = steps.iter().rev().flat_map(|step| [step, step]);
+        twice.for_each(|step| other.revert(step).unwrap_or_else(|error| panic!("not {}: {error}", step.name)));
+        let which = format!("the live tree, after {performed} steps were reverted");
+        assert_same(&describe(live, &apart), &changed, &which);
+        assert_eq!(provider.list().unwrap(), listed, "{which}");
+        assert_in_place(live, &apart, &which);
+    }
+    let always = if abilities.switches_live { vec![live.to_owned(), live.join("web/page-0.html")] } else { vec![] };
+    while_there(&always, || {
+        for step in &steps {
+            provider.perform(step).unwrap_or_else(|error| panic!("{}: {error}", step.name));
+        }
+    });
+    for step in &steps {
+        fixture.open().perform(step).unwrap_or_else(|error| panic!("{} again: {error}", step.name));
+    }
+    assert_same(&describe(live, &apart), before, "the live tree, after it was switched to the snapshot");
+    assert_in_place(live, &apart, "after the switch");
+    std::fs::write(live.join("written after the switch"), "").expect("the live tree is writable");
+    std::fs::remove_file(live.join("written after the switch")).unwrap();
+    let now = fixture.open().list().unwrap();
+    assert_eq!(now.contains(&(id, handle.clone())), abilities.keeps_snapshot);
+    if !abilities.keeps_old_tree {
+        return;
+    }
+    let kept = now.iter().find(|(id, _)| *id == old).map(|(_, handle)| handle.clone()).expect("the old tree is listed");
+    let view = provider.view(&kept).unwrap();
+    assert_same(&describe(view.path(), &apart), &changed, "the old tree, which is kept");
+    drop(view);
+    // The way back is the same way.
+    let older = Id::random();
+    for step in &provider.plan_switch(&kept, older).unwrap() {
+        provider.perform(step).unwrap_or_else(|error| panic!("{}: {error}", step.name));
+    }
+    assert_same(&describe(live, &apart), &changed, "the live tree, after the rollback was undone");
+    assert_in_place(live, &apart, "after the rollback was undone");
+    for (tree, handle) in provider.list().unwrap() {
+        if tree == old || tree == older {
+            provider.delete(&handle).unwrap();
+        }
+    }
+    assert_eq!(provider.list().unwrap(), listed);
+}
+
+fn assert_in_place(live: &Path, apart: &[PathBuf], which: &str) {
+    for path in apart {
+        let content = std::fs::read_to_string(live.join(path).join("stays"));
+        assert_eq!(content.ok().as_deref(), path.to_str(), "{} in the live tree, {which}", path.display());
+    }
+}
+
+/// Does something, and fails if one of the paths is missing at any moment meanwhile.
+fn while_there(paths: &[PathBuf], work: impl FnOnce()) {
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                for path in paths {
+                    assert!(path.exists(), "{} was missing for a moment", path.display());
+                }
+            }
+        });
+        work();
+        is_done.store(true, Ordering::Relaxed);
+        watcher.join().unwrap();
+    });
 }
 
 fn what_is_not_ours_is_not_deleted(fixture: &dyn Fixture, provider: &dyn Provider, handle: &Handle) {

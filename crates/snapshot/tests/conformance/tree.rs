@@ -25,8 +25,11 @@ pub(crate) struct Entry {
     links: u64,
 }
 
-/// A tree, path by path; `apart` are left out, with what is below.
-pub(crate) fn describe(root: &Path, apart: &[PathBuf]) -> BTreeMap<PathBuf, Entry> {
+/// A tree, path by path.
+pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
+
+/// Describes a tree; `apart` are left out, with what is below.
+pub(crate) fn describe(root: &Path, apart: &[PathBuf]) -> Tree {
     let mut entries = BTreeMap::new();
     let mut first_paths = HashMap::new();
     let mut open = vec![PathBuf::new()];
@@ -61,7 +64,7 @@ pub(crate) fn describe(root: &Path, apart: &[PathBuf]) -> BTreeMap<PathBuf, Entr
 }
 
 /// Fails with what differs, and with no more than that: contents are long.
-pub(crate) fn assert_same(found: &BTreeMap<PathBuf, Entry>, expected: &BTreeMap<PathBuf, Entry>, which: &str) {
+pub(crate) fn assert_same(found: &Tree, expected: &Tree, which: &str) {
     let differing = differing(found, expected);
     let shown: Vec<String> = differing
         .iter()
@@ -71,7 +74,7 @@ pub(crate) fn assert_same(found: &BTreeMap<PathBuf, Entry>, expected: &BTreeMap<
 }
 
 /// The paths that differ between two trees.
-pub(crate) fn differing(one: &BTreeMap<PathBuf, Entry>, other: &BTreeMap<PathBuf, Entry>) -> Vec<PathBuf> {
+pub(crate) fn differing(one: &Tree, other: &Tree) -> Vec<PathBuf> {
     let mut paths: Vec<&PathBuf> = one.keys().chain(other.keys()).collect();
     paths.sort();
     paths.dedup();

@@ -1,0 +1,395 @@
+//! Putting a snapshot's content in the place of the live subvolume.
+//!
+//! A writable snapshot of the snapshot is made where the old tree is to be kept, then the two exchange their names in
+//! one rename: from then on the name is the new tree's, and the old one lies at the place of its id. What is not part
+//! of a snapshot (nested subvolumes, mounts) is moved across. Each step finds out by the subvolumes' numbers how far it
+//! got, so that it can be performed or reverted from any state in which a crash left it.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timestamps};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::Btrfs;
+use super::ioctl;
+use super::places::{self, Place};
+use super::top::{TOP, TREE, Top, place};
+use crate::error::Error;
+use crate::id::Id;
+use crate::mounts::{self, Mount};
+use crate::provider::{Handle, Step};
+
+/// Where clones of mounts wait while what lies under them is exchanged.
+const WAITING: &str = "/run/snapback/waiting";
+
+/// A step's arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Arguments {
+    /// Under which id the old tree is kept.
+    old: Id,
+    /// The subvolume that was live when it was planned.
+    live: u64,
+    #[serde(flatten)]
+    work: Work,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+enum Work {
+    /// Make the new tree, with directories for what is to be moved into it.
+    Prepare { from: Handle, needed: Vec<Needed> },
+    /// Exchange the names; mounts upon directories of the old tree come along.
+    Exchange { mounts: Vec<PathBuf> },
+    /// Move nested subvolumes across, and make mounts of the old tree show the new one. What is mounted in a nested
+    /// subvolume cannot be reached between the two, and waits elsewhere.
+    Across { nested: Vec<Nested>, places: Vec<Place>, waiting: Vec<PathBuf> },
+    /// What is mounted where no subvolume is asked for.
+    Default,
+}
+
+/// Something upon which a subvolume or a mount will lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Needed {
+    path: PathBuf,
+    is_directory: bool,
+    /// Whether it must be there itself, or just the directory in which it lies.
+    is_point: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Nested {
+    id: u64,
+    path: PathBuf,
+    is_read_only: bool,
+}
+
+impl Btrfs {
+    pub(super) fn plan(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error> {
+        let (_, snapshot, _) = self.found(to)?;
+        let (_, live) = self.live()?;
+        let directory = self.directory.display();
+        if live.id == TOP {
+            return Err(Error::refused(format!(
+                "{directory} is the top level of its btrfs, which cannot be exchanged as a whole"
+            ))
+            .or("bring single files back with `snapback snapshot undo`, or keep the data in a subvolume"));
+        }
+        let mounts = mounts::mounts()?;
+        let mut nested = Vec::new();
+        for found in self.top.nested(live.id)? {
+            let path = self.path.join(&found.path);
+            let Some((_, subvolume)) = self.top.subvolume_at(&path)? else { continue };
+            nested.push(Nested { id: found.id, path: found.path, is_read_only: subvolume.is_read_only });
+        }
+        let nested_paths: Vec<PathBuf> = nested.iter().map(|nested| nested.path.clone()).collect();
+        let places = places::places(&self.top, &mounts, live.id, &self.path)?;
+        let below = places::below(&self.top, &mounts, live.id, &self.path, &nested_paths);
+        if below.iter().any(|(_, inside)| inside.as_os_str().is_empty()) {
+            return Err(
+                Error::refused(format!("something is mounted upon {directory} itself")).or("unmount that first")
+            );
+        }
+        let mut needed = Vec::new();
+        for path in &nested_paths {
+            needed.push(Needed { path: path.clone(), is_directory: true, is_point: false });
+        }
+        let upon = mounts.iter().flat_map(|mount| {
+            let place = places.iter().find(|place| {
+                mounts.iter().any(|parent| parent.id == mount.parent && parent.point == place.point)
+                    && mount.point != place.point
+            });
+            place.and_then(|place| Some(place.inside.join(mount.point.strip_prefix(&place.point).ok()?)))
+        });
+        for path in upon.chain(below.iter().map(|(_, inside)| inside.clone())) {
+            if nested_paths.iter().any(|nested| path.starts_with(nested)) {
+                continue;
+            }
+            let found = self.top.open_at(&self.path.join(&path))?;
+            let is_directory = found.is_some_and(|fd| is_directory_at(&fd));
+            needed.push(Needed { path, is_directory, is_point: true });
+        }
+        for place in places.iter().filter(|place| !place.inside.as_os_str().is_empty()) {
+            if !matches!(self.top.open_in(&snapshot, &place.inside), Ok(Some(_))) {
+                let (inside, point) = (place.inside.display(), place.point.display());
+                return Err(Error::refused(format!("the snapshot has no {inside}, which is mounted at {point}"))
+                    .or(format!("unmount {point} first")));
+            }
+        }
+        for needed in &needed {
+            self.refuse_occupied(&snapshot, needed)?;
+        }
+        let is_default = self.top.default_subvolume()? == live.id;
+        let mut steps =
+            vec![("make a writable snapshot of the snapshot".to_owned(), Work::Prepare { from: to.clone(), needed })];
+        let carried = below.into_iter().map(|(point, _)| point).collect();
+        steps.push(("exchange the subvolumes".to_owned(), Work::Exchange { mounts: carried }));
+        if !nested.is_empty() || !places.is_empty() {
+            let mut parts = Vec::new();
+            if !nested.is_empty() {
+                parts.push(format!("move {} nested subvolumes across", nested.len()));
+            }
+            if !places.is_empty() {
+                let points: Vec<_> = places.iter().map(|place| place.point.display().to_string()).collect();
+                parts.push(format!("replace what is mounted at {}", points.join(", ")));
+            }
+            // Upon a mount of the subvolume. One that hangs upon a parent's mount goes where the directory goes.
+            let in_nested = |mount: &&Mount| {
+                let parent = mounts.iter().find(|parent| parent.id == mount.parent);
+                let parent = parent.filter(|parent| places::shows(parent, &self.top, live.id));
+                let inside = parent.and_then(|parent| parent.inside(&mount.point));
+                let inside = inside.as_deref().and_then(|path| path.strip_prefix("/").ok());
+                let inside = inside.and_then(|path| path.strip_prefix(&self.path).ok());
+                inside.is_some_and(|path| nested.iter().any(|nested| path.starts_with(&nested.path)))
+            };
+            let waiting = mounts.iter().filter(in_nested).map(|mount| mount.point.clone()).collect();
+            steps.push((parts.join(", "), Work::Across { nested, places, waiting }));
+        }
+        if is_default {
+            steps.push(("make the new subvolume the default one".to_owned(), Work::Default));
+        }
+        let steps = steps.into_iter().map(|(name, work)| {
+            let arguments = Arguments { old, live: live.id, work };
+            let arguments = serde_json::to_value(arguments).map_err(|error| Error::refused(error.to_string()))?;
+            Ok(Step { name, arguments })
+        });
+        steps.collect()
+    }
+
+    /// Refused if the snapshot has something in a place that a nested subvolume or a mount must take.
+    fn refuse_occupied(&self, snapshot: &OwnedFd, needed: &Needed) -> Result<(), Error> {
+        let Needed { path, is_directory, is_point } = needed;
+        let occupied = |what: String| {
+            Error::refused(format!("in the snapshot, {} {what}", path.display()))
+                .or("move the subvolume or the mount away first")
+        };
+        let found = self.top.open_in(snapshot, path).map_err(|error| {
+            occupied(format!("is not a place for what is there now, a nested subvolume or a mount: {error}"))
+        })?;
+        match found {
+            Some(fd) if is_directory_at(&fd) != *is_directory => {
+                Err(occupied("is of another kind than what is there now, a nested subvolume or a mount".to_owned()))
+            }
+            Some(fd) if !is_point && !is_empty(&fd).map_err(Error::io("list", path))? => {
+                Err(occupied("is a directory with files, and now a nested subvolume".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn do_step(&self, step: &Step) -> Result<(), Error> {
+        let Arguments { old, live, work } = arguments(step)?;
+        match work {
+            Work::Prepare { from, needed } => self.prepare(old, live, &from, &needed),
+            Work::Exchange { mounts } => self.exchange(old, live, &mounts, true),
+            Work::Across { nested, places, waiting } => places::carried(&waiting, &waiting_at(old), &mut || {
+                self.move_nested(&nested, &place(old).join(TREE), &self.path)?;
+                self.switch_mounts(&places, live, self.at(&self.path)?)
+            }),
+            Work::Default => self.make_default(self.at(&self.path)?),
+        }
+    }
+
+    pub(super) fn undo_step(&self, step: &Step) -> Result<(), Error> {
+        let Arguments { old, live, work } = arguments(step)?;
+        // Before the exchange, nothing after it was done.
+        let is_exchanged = self.is_exchanged(old, live)?;
+        match work {
+            Work::Prepare { .. } => self.discard(old, live),
+            Work::Exchange { mounts } => self.exchange(old, live, &mounts, false),
+            _ if !is_exchanged => Ok(()),
+            Work::Across { nested, places, waiting } => places::carried(&waiting, &waiting_at(old), &mut || {
+                self.move_nested(&nested, &self.path, &place(old).join(TREE))?;
+                self.switch_mounts(&places, self.at(&self.path)?, live)
+            }),
+            Work::Default => self.make_default(live),
+        }
+    }
+
+    fn is_exchanged(&self, old: Id, live: u64) -> Result<bool, Error> {
+        Ok(self.top.subvolume_at(&place(old).join(TREE))?.is_some_and(|(_, found)| found.id == live))
+    }
+
+    /// The number of the subvolume at a path.
+    fn at(&self, path: &Path) -> Result<u64, Error> {
+        let found = self.top.subvolume_at(path)?;
+        let (_, found) = found.ok_or_else(|| Error::io("open", self.top.named(path))(Errno::NOENT))?;
+        Ok(found.id)
+    }
+
+    fn prepare(&self, old: Id, live: u64, from: &Handle, needed: &[Needed]) -> Result<(), Error> {
+        if self.is_exchanged(old, live)? {
+            return Ok(());
+        }
+        let path = place(old).join(TREE);
+        if self.top.subvolume_at(&path)?.is_none() {
+            let (_, snapshot, _) = self.found(from)?;
+            let directory = self.top.make_place(old, &self.path)?;
+            ioctl::create_snapshot(snapshot.as_fd(), &directory, TREE, false)
+                .map_err(Error::io("make a writable snapshot at", self.top.named(&path)))?;
+        }
+        for needed in needed {
+            self.make_needed(&path, needed)?;
+        }
+        self.top.commit()
+    }
+
+    /// Makes a place in the new tree as the live one has it, where the new tree does not have it.
+    fn make_needed(&self, tree: &Path, needed: &Needed) -> Result<(), Error> {
+        let last = if needed.is_point { Some(needed.path.as_path()) } else { None };
+        let mut missing: Vec<&Path> = needed.path.ancestors().skip(1).collect();
+        missing.reverse();
+        for path in missing.into_iter().chain(last).filter(|path| !path.as_os_str().is_empty()) {
+            let target = tree.join(path);
+            if self.top.open_at(&target)?.is_some() {
+                continue;
+            }
+            let is_directory = needed.is_directory || path != needed.path;
+            let parent = target.parent().unwrap_or(&target).to_owned();
+            keeping_times(&self.top, &[&parent], || {
+                if is_directory {
+                    rustix::fs::mkdirat(self.top.root(), &target, Mode::RWXU)
+                } else {
+                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                    rustix::fs::openat(self.top.root(), &target, flags, Mode::RUSR | Mode::WUSR).map(drop)
+                }
+                .map_err(Error::io("create", self.top.named(&target)))
+            })?;
+            let (Some(model), Some(made)) = (self.top.open_at(&self.path.join(path))?, self.top.open_at(&target)?)
+            else {
+                continue;
+            };
+            let failed = || Error::io("set the owner and mode of", self.top.named(&target));
+            let stat = rustix::fs::fstat(&model).map_err(failed())?;
+            let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+            rustix::fs::fchown(&made, Some(owner.0), Some(owner.1)).map_err(failed())?;
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(stat.st_mode)).map_err(failed())?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what `prepare` made.
+    fn discard(&self, old: Id, live: u64) -> Result<(), Error> {
+        let path = place(old).join(TREE);
+        if let Some((_, found)) = self.top.subvolume_at(&path)? {
+            if found.id == live || !self.top.nested(found.id)?.is_empty() {
+                let path = self.top.named(&path);
+                return Err(Error::refused(format!("{} still holds what was live", path.display())));
+            }
+            self.destroy(old, &found)?;
+        }
+        match self.top.of(old) {
+            Some(of) if of == self.path => self.top.remove_place(old),
+            _ => Ok(()),
+        }
+    }
+
+    fn exchange(&self, old: Id, live: u64, points: &[PathBuf], forward: bool) -> Result<(), Error> {
+        let kept = place(old).join(TREE);
+        if !forward && self.top.subvolume_at(&kept)?.is_none() {
+            return Ok(());
+        }
+        places::carried(points, &waiting_at(old), &mut || {
+            if self.is_exchanged(old, live)? == forward {
+                return Ok(());
+            }
+            rustix::fs::renameat_with(self.top.root(), &kept, self.top.root(), &self.path, RenameFlags::EXCHANGE)
+                .map_err(Error::io("exchange the subvolume at", self.top.named(&self.path)))
+        })?;
+        self.top.commit()
+    }
+
+    /// Moves nested subvolumes from one tree to another, where they are not there yet.
+    fn move_nested(&self, nested: &[Nested], from: &Path, to: &Path) -> Result<(), Error> {
+        for Nested { id, path, is_read_only } in nested {
+            let (source, target) = (from.join(path), to.join(path));
+            let found = self.top.path_of(*id)?;
+            if found.as_ref() == Some(&source) {
+                let parents = [source.parent().unwrap_or(from), target.parent().unwrap_or(to)];
+                keeping_times(&self.top, &parents, || self.move_subvolume(&source, &target))?;
+            }
+            if *is_read_only && let Some((fd, _)) = self.top.subvolume_at(&target)? {
+                ioctl::set_read_only(&fd, true).map_err(Error::io("make read-only", self.top.named(&target)))?;
+            }
+        }
+        self.top.commit()
+    }
+
+    fn move_subvolume(&self, source: &Path, target: &Path) -> Result<(), Error> {
+        let root = self.top.root();
+        // What a snapshot has in the place of a nested subvolume: an empty directory.
+        match rustix::fs::unlinkat(root, target, AtFlags::REMOVEDIR) {
+            Err(Errno::NOENT) => {}
+            removed => removed.map_err(Error::io("remove the empty directory", self.top.named(target)))?,
+        }
+        match rustix::fs::renameat_with(root, source, root, target, RenameFlags::NOREPLACE) {
+            // A read-only subvolume does not change the directory it lies in.
+            Err(Errno::ROFS) => {
+                if let Some((fd, _)) = self.top.subvolume_at(source)? {
+                    ioctl::set_read_only(&fd, false).map_err(Error::io("make writable", self.top.named(source)))?;
+                }
+                rustix::fs::renameat_with(root, source, root, target, RenameFlags::NOREPLACE)
+            }
+            moved => moved,
+        }
+        .map_err(Error::io("move the nested subvolume", self.top.named(source)))
+    }
+
+    fn switch_mounts(&self, places: &[Place], from: u64, to: u64) -> Result<(), Error> {
+        places.iter().try_for_each(|place| places::switch(&self.top, place, from, to, &self.directory))
+    }
+
+    fn make_default(&self, subvolume: u64) -> Result<(), Error> {
+        ioctl::set_default(self.top.root(), subvolume)
+            .map_err(Error::io("set the default subvolume of", self.top.named(Path::new(""))))?;
+        self.top.commit()
+    }
+}
+
+fn waiting_at(old: Id) -> PathBuf {
+    Path::new(WAITING).join(old.to_string())
+}
+
+fn arguments(step: &Step) -> Result<Arguments, Error> {
+    Arguments::deserialize(&step.arguments)
+        .map_err(|error| Error::refused(format!("the step \"{}\" cannot be understood: {error}", step.name)))
+}
+
+fn is_directory_at(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}
+
+fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Does something in directories, and gives them back the times that they had: what is moved into them is not part of
+/// the snapshot, and the directory is to be as it was.
+fn keeping_times(top: &Top, directories: &[&Path], work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let mut kept = Vec::new();
+    for path in directories {
+        if let Some(fd) = top.open_at(path)? {
+            let stat = rustix::fs::fstat(&fd).map_err(Error::io("look at", top.named(path)))?;
+            kept.push((fd, stat));
+        }
+    }
+    work()?;
+    for (fd, stat) in kept {
+        let time = |seconds: i64, nanoseconds: u64| rustix::fs::Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds.cast_signed(),
+        };
+        let times = Timestamps {
+            last_access: time(stat.st_atime, stat.st_atime_nsec),
+            last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+        };
+        rustix::fs::futimens(&fd, &times).map_err(Error::io("set the times of", top.named(Path::new(""))))?;
+    }
+    Ok(())
+}
