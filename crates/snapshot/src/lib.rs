@@ -10,6 +10,7 @@
 
 mod attach;
 pub mod btrfs;
+pub mod changes;
 pub mod error;
 pub mod expire;
 pub mod holders;
@@ -23,3 +24,4 @@ pub mod reflink;
 pub mod rollback;
 pub mod runner;
 pub mod state;
+pub mod undo;

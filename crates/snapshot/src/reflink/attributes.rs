@@ -89,6 +89,11 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// The system's answer.
+    pub fn errno(self) -> Errno {
+        self.source
+    }
+
     /// Names the file. What an ordinary user may not do is said to need a privilege.
     pub fn at(self, path: impl AsRef<Path>) -> Error {
         let capability = match (self.source, self.action) {

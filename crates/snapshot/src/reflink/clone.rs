@@ -107,38 +107,43 @@ pub fn tree(source: &Path, target: &Path, options: &Options) -> Result<Totals, E
 pub fn file(source: &Path, target: &Path, content: Content) -> Result<Option<Totals>, Error> {
     let (from, from_name) = parent(source)?;
     let (to, to_name) = parent(target)?;
-    let stat = look(Place::Named(from.as_fd(), &from_name)).map_err(Error::io("look at", source))?;
-    let mut totals = Totals::default();
     let entry = Entry { from: from.as_fd(), from_name: &from_name, to: to.as_fd(), to_name: &to_name };
-    let whole = Whole { source, target, content };
+    one(&entry, &Whole { source, target, content })
+}
+
+/// The same where the directories are open.
+pub(crate) fn one(entry: &Entry<'_>, whole: &Whole<'_>) -> Result<Option<Totals>, Error> {
+    let source = whole.source;
+    let stat = look(Place::Named(entry.from, entry.from_name)).map_err(Error::io("look at", source))?;
+    let mut totals = Totals::default();
     match FileType::from_raw_mode(u32::from(stat.stx_mode)) {
         FileType::Directory => return Err(Error::refused(format!("{} is a directory", source.display()))),
         _ if is_mount_point(&stat) => return Ok(None),
         FileType::RegularFile => {
             let opened = descend::file(entry.from, entry.from_name).map_err(cannot_open(source))?;
             let stat = look(Place::Open(opened.as_fd())).map_err(Error::io("look at", source))?;
-            regular(&entry, &whole, &opened.into(), &stat)?;
+            regular(entry, whole, &opened.into(), &stat)?;
             totals.bytes = stat.stx_size;
         }
-        kind => special(&entry, &whole, kind, &stat)?,
+        kind => special(entry, whole, kind, &stat)?,
     }
     totals.files = 1;
     Ok(Some(totals))
 }
 
 /// Open directories and names in them, of one entry and of its clone.
-struct Entry<'a> {
-    from: BorrowedFd<'a>,
-    from_name: &'a CStr,
-    to: BorrowedFd<'a>,
-    to_name: &'a CStr,
+pub(crate) struct Entry<'a> {
+    pub(crate) from: BorrowedFd<'a>,
+    pub(crate) from_name: &'a CStr,
+    pub(crate) to: BorrowedFd<'a>,
+    pub(crate) to_name: &'a CStr,
 }
 
 /// The same as paths, for errors.
-struct Whole<'a> {
-    source: &'a Path,
-    target: &'a Path,
-    content: Content,
+pub(crate) struct Whole<'a> {
+    pub(crate) source: &'a Path,
+    pub(crate) target: &'a Path,
+    pub(crate) content: Content,
 }
 
 /// A regular file, which is open.

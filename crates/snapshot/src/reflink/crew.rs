@@ -17,20 +17,20 @@ struct Stack<W, E> {
 }
 
 /// What is still to be done.
-pub(super) struct Crew<W, E = crate::error::Error> {
+pub(crate) struct Crew<W, E = crate::error::Error> {
     stack: Mutex<Stack<W, E>>,
     changed: Condvar,
 }
 
 impl<W: Send, E: Send> Crew<W, E> {
     /// Adds work.
-    pub(super) fn add(&self, work: W) {
+    pub(crate) fn add(&self, work: W) {
         self.locked().work.push(work);
         self.changed.notify_one();
     }
 
     /// Whether somebody failed, so that the rest need not be done.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.locked().is_over
     }
 
@@ -85,7 +85,7 @@ fn threads() -> usize {
 }
 
 /// Performs the first work and all that is added to it. The first error ends it.
-pub(super) fn run<W: Send, E: Send>(
+pub(crate) fn run<W: Send, E: Send>(
     first: W,
     perform: impl Fn(W, &Crew<W, E>) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
@@ -101,7 +101,7 @@ pub(super) fn run<W: Send, E: Send>(
 }
 
 /// Does the same to each of many things. The first error ends it.
-pub(super) fn each<T: Sync, E: Send>(things: &[T], act: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
+pub(crate) fn each<T: Sync, E: Send>(things: &[T], act: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
     let next = AtomicUsize::new(0);
     let error = Mutex::new(None);
     let work = || {

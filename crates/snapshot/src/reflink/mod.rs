@@ -6,5 +6,5 @@
 pub mod attributes;
 pub mod clone;
 mod content;
-mod crew;
+pub(crate) mod crew;
 pub mod descend;

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::plan::{Facts, Losses, Plan, Refusal, plan};
+use super::plan::{Facts, Plan, Refusal, plan};
 use super::units;
+use crate::changes::Summary;
 use crate::error::Error;
 use crate::holders::{self, Tree};
 use crate::id::Id;
@@ -26,8 +27,8 @@ pub struct Request {
     pub probe: Vec<String>,
     /// When expiry may delete the present state, which is kept.
     pub safety_expires: Option<Timestamp>,
-    /// What will be lost, if somebody looked (`changes`).
-    pub losses: Option<Losses>,
+    /// What will be lost, if somebody looked ([`crate::changes`]).
+    pub losses: Option<Summary>,
 }
 
 /// Plans to take a directory back to one of its snapshots.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::changes::Summary;
 use crate::holders::{Holder, Tree};
 use crate::id::Id;
 use crate::provider::{Abilities, Handle, Step};
@@ -37,25 +38,12 @@ pub struct Facts {
     pub safety: Id,
     /// When expiry may delete the present state.
     pub safety_expires: Option<Timestamp>,
-    /// What will be lost, if somebody looked.
-    pub losses: Option<Losses>,
+    /// What differs between the snapshot and the live tree, and so will be lost, if somebody looked.
+    pub losses: Option<Summary>,
     /// Whether the state directory lies in the tree that would be switched.
     pub is_state_inside: bool,
     /// What other change of the directory is under way: "adoption".
     pub under_way: Option<String>,
-}
-
-/// What is lost by going back, and what comes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Losses {
-    /// Files changed since.
-    pub changed: u64,
-    /// Files made since.
-    pub added: u64,
-    /// Files deleted since, which come back.
-    pub deleted: u64,
-    /// Bytes of the changed and the new ones, as they are now.
-    pub bytes: u64,
 }
 
 /// Why it cannot be done.
@@ -79,7 +67,7 @@ pub struct Plan {
     /// Why it will not be done; empty if it can.
     pub refusals: Vec<Refusal>,
     /// What will be lost; `None` if nobody looked.
-    pub losses: Option<Losses>,
+    pub losses: Option<Summary>,
     /// Mounts below the directory, which stay as they are.
     pub mounts_below: Vec<PathBuf>,
     /// Who holds the live tree, and would go on with the old one.

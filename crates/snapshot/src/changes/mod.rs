@@ -1,0 +1,114 @@
+//! What differs between two trees: a snapshot's and the live one, or two snapshots'.
+//!
+//! The storage's own answer ([`Provider::changed_paths`](crate::provider::Provider::changed_paths)) limits where to
+//! look; without one, both trees are walked. Either way every difference that is told was seen on both sides.
+//! Invariant: what is not told is equal in kind, content, owner, mode, extended attributes and, but for directories,
+//! time of modification. Content is read only where the inode does not say that nothing was done to it, and the
+//! extents do not say that it is shared.
+//!
+//! Nested subvolumes and mounts below belong to neither tree. Does not know of providers.
+
+pub(crate) mod compare;
+mod content;
+mod extents;
+mod walk;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use content::{ContentDiff, content};
+
+use crate::error::Error;
+use crate::provider::Changed;
+
+/// Kinds of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A device, fifo or socket.
+    Special,
+}
+
+/// In which way a path differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// It is in the second tree alone.
+    Added,
+    /// It is in the first tree alone.
+    Removed,
+    /// Its content, where a link leads, or a device's number.
+    Modified,
+    /// Not its content, but its owner, mode, time or extended attributes.
+    Attributes,
+    /// It is something else: a file became a directory.
+    Replaced,
+}
+
+/// A path that differs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// Relative to the trees' roots; empty for the root itself.
+    pub path: PathBuf,
+    /// In which way.
+    pub what: What,
+    /// What it is: in the second tree, or in the first if it is there alone.
+    pub kind: Kind,
+    /// Its length in the first tree, of files.
+    pub size_before: Option<u64>,
+    /// Its length in the second tree, of files.
+    pub size_after: Option<u64>,
+}
+
+/// All differences.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// In the order of the paths.
+    pub list: Vec<Change>,
+    /// What could not be looked at.
+    pub unread: Vec<Error>,
+}
+
+/// Differences in numbers; directories are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Files that are in both, and differ.
+    pub changed: u64,
+    /// Files in the second alone.
+    pub added: u64,
+    /// Files in the first alone.
+    pub removed: u64,
+    /// Bytes of the changed and the added ones, as they are in the second.
+    pub bytes: u64,
+}
+
+impl Changes {
+    /// In numbers.
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        for change in self.list.iter().filter(|change| change.kind != Kind::Directory) {
+            match change.what {
+                What::Added => summary.added += 1,
+                What::Removed => summary.removed += 1,
+                _ => summary.changed += 1,
+            }
+            summary.bytes += change.size_after.unwrap_or(0);
+        }
+        summary
+    }
+}
+
+/// Compares two trees, everywhere or only where `limited` says that they may differ.
+///
+/// # Errors
+/// If one of the roots cannot be opened. What cannot be looked at below is told in [`Changes::unread`].
+pub fn between(before: &Path, after: &Path, limited: Option<&[Changed]>) -> Result<Changes, Error> {
+    walk::walk(before, after, limited)
+}
