@@ -153,7 +153,7 @@ fn show(plan: &Plan, record: &Record, session: &Session<'_>) -> Result<()> {
             "{} changed since, {} new, {} deleted come back; {}    (`snapback snapshot diff {}` shows them)",
             human::counted(losses.changed, "file"),
             human::count(losses.added),
-            human::count(losses.deleted),
+            human::count(losses.removed),
             human::size(losses.bytes),
             record.id
         );
