@@ -18,6 +18,7 @@ use super::ioctl;
 use super::top::Top;
 use crate::attach;
 use crate::error::Error;
+use crate::id::Id;
 use crate::mounts::{self, Mount};
 
 /// A mount of the subvolume, or of a directory in it.
@@ -172,6 +173,11 @@ pub(crate) fn switch(top: &Top, place: &Place, from: u64, to: u64, directory: &P
 
 fn attach_upon(mount: &OwnedFd, upon: &[(PathBuf, OwnedFd)]) -> Result<(), Error> {
     upon.iter().try_for_each(|(path, clone)| attach::attach(clone, mount, path))
+}
+
+/// Where clones of mounts wait while what lies under them is exchanged.
+pub(crate) fn waiting(id: Id) -> PathBuf {
+    Path::new("/run/snapback/waiting").join(id.to_string())
 }
 
 /// Does something that takes directories from under their mounts, and puts the mounts back upon what then lies at the
