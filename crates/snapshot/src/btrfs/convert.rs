@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
-use super::nested::{self, Nested};
+use super::nested::{self, Nested, Way};
 use super::places;
 use super::top::{Top, is_root};
 use super::{ioctl, open_directory};
@@ -101,9 +101,20 @@ impl Conversion {
             return Err(Error::refused(format!("{} is a subvolume already", self.directory.display())));
         }
         let root = self.top.path_of(self.subvolume)?.unwrap_or_default();
-        let nested = nested::below(&self.top, self.subvolume, &root, &self.inside.join(&self.name))?;
+        let nested = nested::below(&self.top, self.subvolume, &root, &self.inside.join(&self.name), &|path| {
+            // The clone will have the times of the directory.
+            self.top.open_at(&self.live().join(path))?.map(|fd| nested::modified(&fd)).transpose()
+        })?;
         let nested_paths: Vec<PathBuf> = nested.iter().map(|nested| nested.path.clone()).collect();
         let mounts = mounts::mounts()?;
+        let live = Path::new("/").join(self.live());
+        let shows_it =
+            |mount: &&Mount| places::shows(mount, &self.top, self.subvolume) && mount.root.starts_with(&live);
+        if let Some(bound) = mounts.iter().find(shows_it) {
+            let (point, directory) = (bound.point.display(), self.directory.display());
+            return Err(Error::refused(format!("{directory}, or a part of it, is also mounted at {point}"))
+                .or(format!("unmount {point} until it is a subvolume")));
+        }
         // Mounts hang upon a mount of what the directory lies in; none shows the subvolume that is yet to be made.
         let below = places::below(&self.top, &mounts, 0, &self.live(), &nested_paths);
         let mounts: Vec<PathBuf> = below.into_iter().map(|(point, _)| point).collect();
@@ -127,7 +138,9 @@ impl Conversion {
         match work {
             Work::Clone => self.clone_tree(id),
             Work::Exchange { mounts } => self.exchange(id, &mounts, true),
-            Work::Nested { nested } => nested::move_across(&self.top, &nested, &self.beside(id), &self.live()),
+            Work::Nested { nested } => {
+                nested::move_across(&self.top, &nested, [&self.beside(id), &self.live()], Way::Forth)
+            }
         }
     }
 
@@ -139,7 +152,9 @@ impl Conversion {
             Work::Clone => self.discard(id),
             Work::Exchange { mounts } => self.exchange(id, &mounts, false),
             Work::Nested { .. } if !self.is_subvolume(&self.live())? => Ok(()),
-            Work::Nested { nested } => nested::move_across(&self.top, &nested, &self.live(), &self.beside(id)),
+            Work::Nested { nested } => {
+                nested::move_across(&self.top, &nested, [&self.beside(id), &self.live()], Way::Back)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Moving nested subvolumes from one tree to another. They are part of no snapshot, and stay where they are whatever is
 //! done to the tree around them.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, RenameFlags, Timestamps};
@@ -18,27 +19,71 @@ pub(crate) struct Nested {
     /// From the root of the tree.
     pub(crate) path: PathBuf,
     pub(crate) is_read_only: bool,
+    /// When the directory it lies in was last modified, in the tree it is moved out of and in the other one. Moving it
+    /// changes them, and both are to be as they were.
+    pub(crate) modified: [Option<Modified>; 2],
 }
 
-/// Those that lie at or below a directory of a subvolume, not those that lie in them.
-pub(crate) fn below(top: &Top, subvolume: u64, path: &Path, directory: &Path) -> Result<Vec<Nested>, Error> {
+/// Seconds and nanoseconds.
+type Modified = (i64, i64);
+
+/// Whether subvolumes are moved to the tree that is to be live, or back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Forth,
+    Back,
+}
+
+/// Those that lie at or below a directory of a subvolume, not those that lie in them. `new` tells when a directory of
+/// the tree that they will be moved to was last modified.
+pub(crate) fn below(
+    top: &Top,
+    subvolume: u64,
+    path: &Path,
+    directory: &Path,
+    new: &dyn Fn(&Path) -> Result<Option<Modified>, Error>,
+) -> Result<Vec<Nested>, Error> {
     let mut below = Vec::new();
     for (id, place) in top.nested(subvolume)? {
         let Ok(inside) = place.strip_prefix(directory) else { continue };
         let Some((_, found)) = top.subvolume_at(&path.join(&place))? else { continue };
-        below.push(Nested { id, path: inside.to_owned(), is_read_only: found.is_read_only });
+        let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+        let old = top.open_at(&parent(&path.join(&place)))?;
+        let modified = [old.map(|fd| modified(&fd)).transpose()?, new(&parent(inside))?];
+        below.push(Nested { id, path: inside.to_owned(), is_read_only: found.is_read_only, modified });
     }
     Ok(below)
 }
 
+/// When an open directory was last modified.
+pub(crate) fn modified(directory: &OwnedFd) -> Result<Modified, Error> {
+    let stat = rustix::fs::fstat(directory).map_err(Error::io("look at", Path::new("a directory")))?;
+    Ok((stat.st_mtime, stat.st_mtime_nsec.cast_signed()))
+}
+
 /// Moves subvolumes from a tree to another, where they are not there yet. What was deleted or moved away by somebody
 /// else is left where it is.
-pub(crate) fn move_across(top: &Top, nested: &[Nested], from: &Path, to: &Path) -> Result<(), Error> {
-    for Nested { id, path, is_read_only } in nested {
+pub(crate) fn move_across(top: &Top, nested: &[Nested], trees: [&Path; 2], way: Way) -> Result<(), Error> {
+    let [from, to] = match way {
+        Way::Forth => trees,
+        Way::Back => [trees[1], trees[0]],
+    };
+    for Nested { id, path, is_read_only, modified } in nested {
         let (source, target) = (from.join(path), to.join(path));
-        if top.path_of(*id)?.as_ref() == Some(&source) {
-            let parents = [source.parent().unwrap_or(from), target.parent().unwrap_or(to)];
-            keeping_times(top, &parents, || move_one(top, &source, &target))?;
+        let place = top.path_of(*id)?;
+        if place.as_ref() == Some(&source) {
+            move_one(top, &source, &target)?;
+        } else if place.as_ref() != Some(&target) {
+            continue;
+        }
+        for (tree, modified) in trees.iter().zip(modified) {
+            let directory = tree.join(path).parent().map(Path::to_owned).unwrap_or_default();
+            if let (Some((seconds, nanoseconds)), Some(fd)) = (modified, top.open_at(&directory)?) {
+                let time = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
+                let (last_access, last_modification) = (time(0, rustix::fs::UTIME_OMIT), time(*seconds, *nanoseconds));
+                rustix::fs::futimens(&fd, &Timestamps { last_access, last_modification })
+                    .map_err(Error::io("set the times of", top.named(&directory)))?;
+            }
         }
         if *is_read_only && let Some((fd, _)) = top.subvolume_at(&target)? {
             ioctl::set_read_only(&fd, true).map_err(Error::io("make read-only", top.named(&target)))?;
@@ -65,33 +110,4 @@ fn move_one(top: &Top, source: &Path, target: &Path) -> Result<(), Error> {
         moved => moved,
     }
     .map_err(Error::io("move the nested subvolume", top.named(source)))
-}
-
-/// Does something in directories, and gives them back the times that they had: what is moved into them is not part of
-/// the snapshot, and the directory is to be as it was.
-pub(crate) fn keeping_times(
-    top: &Top,
-    directories: &[&Path],
-    work: impl FnOnce() -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut kept = Vec::new();
-    for path in directories {
-        if let Some(fd) = top.open_at(path)? {
-            let stat = rustix::fs::fstat(&fd).map_err(Error::io("look at", top.named(path)))?;
-            kept.push((fd, stat));
-        }
-    }
-    work()?;
-    for (fd, stat) in kept {
-        let time = |seconds: i64, nanoseconds: u64| rustix::fs::Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds.cast_signed(),
-        };
-        let times = Timestamps {
-            last_access: time(stat.st_atime, stat.st_atime_nsec),
-            last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-        };
-        rustix::fs::futimens(&fd, &times).map_err(Error::io("set the times of", top.named(Path::new(""))))?;
-    }
-    Ok(())
 }

@@ -119,12 +119,12 @@ pub(crate) fn below(
 pub(crate) fn switch(top: &Top, place: &Place, from: u64, to: u64, directory: &Path) -> Result<(), Error> {
     let point = &place.point;
     let mounts = mounts::mounts()?;
-    let stack: Vec<&Mount> = mounts.iter().filter(|mount| mount.point == *point).collect();
-    let Some(top_most) = stack.last().filter(|mount| shows(mount, top, from) || shows(mount, top, to)) else {
+    let top_most = mounts::on_top(&mounts, point).filter(|mount| shows(mount, top, from) || shows(mount, top, to));
+    let Some(top_most) = top_most else {
         return Err(Error::refused(format!("{} is not mounted as it was", point.display()))
             .or("mount it again, and let the rollback go on"));
     };
-    let hidden = stack.iter().rev().skip(1).find(|mount| mount.id == top_most.parent);
+    let hidden = mounts.iter().find(|mount| mount.id == top_most.parent && mount.point == *point);
     let (is_done, has_from, has_to) = (
         shows(top_most, top, to),
         hidden.is_some_and(|mount| shows(mount, top, from)),

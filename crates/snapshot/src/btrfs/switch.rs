@@ -8,13 +8,13 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Btrfs;
 use super::ioctl;
-use super::nested::{self, Nested, keeping_times, move_across};
+use super::nested::{self, Nested, Way, move_across};
 use super::places::{self, Place};
 use super::top::{TOP, TREE, place};
 use crate::error::Error;
@@ -68,7 +68,10 @@ impl Btrfs {
             .or("bring single files back with `snapback snapshot undo`, or keep the data in a subvolume"));
         }
         let mounts = mounts::mounts()?;
-        let nested = nested::below(&self.top, live.id, &self.path, Path::new(""))?;
+        let nested = nested::below(&self.top, live.id, &self.path, Path::new(""), &|path| {
+            // Where the snapshot has no such directory, one is made.
+            self.top.open_in(&snapshot, path).ok().flatten().map(|fd| nested::modified(&fd)).transpose()
+        })?;
         let nested_paths: Vec<PathBuf> = nested.iter().map(|nested| nested.path.clone()).collect();
         let places = places::places(&self.top, &mounts, live.id, &self.path)?;
         let below = places::below(&self.top, &mounts, live.id, &self.path, &nested_paths);
@@ -170,7 +173,7 @@ impl Btrfs {
             Work::Prepare { from, needed } => self.prepare(old, live, &from, &needed),
             Work::Exchange { mounts } => self.exchange(old, live, &mounts, true),
             Work::Across { nested, places, waiting } => places::carried(&waiting, &places::waiting(old), &mut || {
-                move_across(&self.top, &nested, &place(old).join(TREE), &self.path)?;
+                move_across(&self.top, &nested, [&place(old).join(TREE), &self.path], Way::Forth)?;
                 self.switch_mounts(&places, live, self.at(&self.path)?)
             }),
             Work::Default => self.make_default(self.at(&self.path)?),
@@ -186,7 +189,7 @@ impl Btrfs {
             Work::Exchange { mounts } => self.exchange(old, live, &mounts, false),
             _ if !is_exchanged => Ok(()),
             Work::Across { nested, places, waiting } => places::carried(&waiting, &places::waiting(old), &mut || {
-                move_across(&self.top, &nested, &self.path, &place(old).join(TREE))?;
+                move_across(&self.top, &nested, [&place(old).join(TREE), &self.path], Way::Back)?;
                 self.switch_mounts(&places, self.at(&self.path)?, live)
             }),
             Work::Default => self.make_default(live),
@@ -208,13 +211,13 @@ impl Btrfs {
         if self.is_exchanged(old, live)? {
             return Ok(());
         }
+        // Whatever a try that was cut off left behind.
+        self.discard(old, live)?;
         let path = place(old).join(TREE);
-        if self.top.subvolume_at(&path)?.is_none() {
-            let (_, snapshot, _) = self.found(from)?;
-            let directory = self.top.make_place(old, &self.path)?;
-            ioctl::create_snapshot(snapshot.as_fd(), &directory, TREE, false)
-                .map_err(Error::io("make a writable snapshot at", self.top.named(&path)))?;
-        }
+        let (_, snapshot, _) = self.found(from)?;
+        let directory = self.top.make_place(old, &self.path)?;
+        ioctl::create_snapshot(snapshot.as_fd(), &directory, TREE, false)
+            .map_err(Error::io("make a writable snapshot at", self.top.named(&path)))?;
         for needed in needed {
             self.make_needed(&path, needed)?;
         }
@@ -233,7 +236,7 @@ impl Btrfs {
             }
             let is_directory = needed.is_directory || path != needed.path;
             let parent = target.parent().unwrap_or(&target).to_owned();
-            keeping_times(&self.top, &[&parent], || {
+            self.keeping_times(&parent, || {
                 if is_directory {
                     rustix::fs::mkdirat(self.top.root(), &target, Mode::RWXU)
                 } else {
@@ -253,6 +256,16 @@ impl Btrfs {
             rustix::fs::fchmod(&made, Mode::from_raw_mode(stat.st_mode)).map_err(failed())?;
         }
         Ok(())
+    }
+
+    /// Makes something in a directory, and gives it back the time it had.
+    fn keeping_times(&self, directory: &Path, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let Some(fd) = self.top.open_at(directory)? else { return work() };
+        let (tv_sec, tv_nsec) = nested::modified(&fd)?;
+        work()?;
+        let last_access = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+        let times = Timestamps { last_access, last_modification: Timespec { tv_sec, tv_nsec } };
+        rustix::fs::futimens(&fd, &times).map_err(Error::io("set the times of", self.top.named(directory)))
     }
 
     /// Takes back what `prepare` made.

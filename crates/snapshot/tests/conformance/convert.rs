@@ -98,9 +98,14 @@ fn what_was_written_while_a_directory_was_cloned_is_not_lost() {
 }
 
 #[test]
-fn a_mount_point_is_not_converted() {
+fn what_is_mounted_itself_is_not_converted() {
     let image = Image::new("1G", &["mkfs.btrfs", "-q"]);
     let top = image.mount("top", "");
+    std::fs::create_dir_all(top.join("shop/web")).unwrap();
+    let bound = image.place("bound");
+    run("mount", [Path::new("--bind"), &top.join("shop/web"), &bound]);
+    let error = conversion(&top.join("shop")).plan(Id::random()).unwrap_err();
+    assert!(error.to_string().ends_with(&format!("is also mounted at {}", bound.display())), "{error}");
     let error = Conversion::open(&top, &mounts().unwrap()).map(drop).unwrap_err();
     assert!(error.to_string().ends_with("is a mount point"), "{error}");
 }
