@@ -8,7 +8,7 @@
 //! being made at all. Does not know of records and journals.
 
 #[allow(dead_code)]
-mod ioctl;
+pub(crate) mod ioctl;
 mod places;
 #[allow(dead_code)]
 mod search;
