@@ -8,6 +8,7 @@
 //! Does not know of backups and repositories, projects and plans; never prints, never reads the environment, is
 //! given the time.
 
+pub mod adopt;
 mod attach;
 pub mod btrfs;
 pub mod changes;
