@@ -10,6 +10,7 @@
 
 pub mod error;
 pub mod id;
+pub mod lvm;
 pub mod mounts;
 mod place;
 pub mod provider;
