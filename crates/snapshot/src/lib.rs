@@ -18,6 +18,7 @@ pub mod expire;
 pub mod holders;
 pub mod id;
 pub mod journal;
+pub mod lvm;
 pub mod manage;
 pub mod mounts;
 mod place;
