@@ -1,5 +1,7 @@
 //! Rollback, and what manages snapshots, against the trait alone.
 
+#[path = "../disk/mod.rs"]
+mod disk;
 mod kill;
 mod managing;
 mod plain;
