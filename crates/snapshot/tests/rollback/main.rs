@@ -2,6 +2,7 @@
 
 #[path = "../disk/mod.rs"]
 mod disk;
+mod failing_state;
 mod kill;
 mod managing;
 mod plain;
