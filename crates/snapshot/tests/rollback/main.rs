@@ -3,6 +3,7 @@
 #[path = "../disk/mod.rs"]
 mod disk;
 mod failing_state;
+mod holding;
 mod kill;
 mod managing;
 mod plain;
