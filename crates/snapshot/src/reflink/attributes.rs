@@ -99,7 +99,7 @@ impl Failed {
         let capability = match (self.source, self.action) {
             (Errno::PERM, CHOWN) => "CAP_CHOWN",
             (Errno::PERM, CHMOD | TIMES) => "CAP_FOWNER",
-            (Errno::PERM, SET_XATTR) => "CAP_SYS_ADMIN",
+            (Errno::PERM, SET_XATTR) => "CAP_SETFCAP",
             _ => return Error::io(self.action, path)(self.source),
         };
         if rustix::process::geteuid().is_root() {

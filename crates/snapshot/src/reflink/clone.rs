@@ -10,7 +10,7 @@
 //! The new tree is its maker's alone until the end. Does not know of snapshots.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -42,6 +42,8 @@ pub struct Options {
     pub content: Content,
     /// Entries that are left out, with all below them: paths relative to the tree's root.
     pub exclude: Vec<PathBuf>,
+    /// Directories of these names are left out wherever they are, and named in [`Totals::left_out`].
+    pub leave_out: Vec<OsString>,
 }
 
 /// What was cloned.
@@ -55,7 +57,7 @@ pub struct Totals {
     pub links: u64,
     /// Lengths of the files.
     pub bytes: u64,
-    /// Mounts and nested subvolumes, relative to the root, in order.
+    /// Mounts, nested subvolumes and [`Options::leave_out`], relative to the root, in order.
     pub left_out: Vec<PathBuf>,
 }
 
@@ -368,6 +370,11 @@ impl Job<'_> {
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         if is_mount_point(&stat) || device(&stat) != self.device {
             return self.stand_in(&entry, &whole, kind, below, totals);
+        }
+        if kind == FileType::Directory && self.options.leave_out.iter().any(|other| other.as_bytes() == name.to_bytes())
+        {
+            totals.left_out.push(below);
+            return Ok(());
         }
         if kind == FileType::Directory {
             rustix::fs::mkdirat(entry.to, name, Mode::RWXU).map_err(Error::io("create", &target))?;

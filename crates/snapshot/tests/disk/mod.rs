@@ -69,6 +69,7 @@ pub(crate) fn shell(directory: &Path, script: &str) -> String {
 
 /// Fills a directory with everything a Linux tree can hold.
 pub(crate) fn fill(directory: &Path) {
+    std::os::unix::net::UnixListener::bind(directory.join("socket")).unwrap();
     shell(
         directory,
         r#"
@@ -79,7 +80,6 @@ pub(crate) fn fill(directory: &Path) {
         ln deep/er/one deep/link; ln deep/er/one 'with space/link'
         ln -s ../no/where deep/dangling; ln -s one deep/er/inside; chown -h 12:34 deep/dangling
         mkfifo -m 640 fifo; mknod -m 600 null c 1 3; mknod -m 660 block b 7 200
-        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("socket")'
         echo program > suid; chown 1000:1001 suid; chmod 4755 suid
         echo ping > ping; setcap cap_net_raw+ep ping; echo secret > secret; chmod 0 secret
         setfattr -n user.comment -v 'a value' large; setfattr -n trusted.hidden -v 0x00ff large
@@ -98,8 +98,9 @@ pub(crate) fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut entries = BTreeMap::new();
     let mut groups = BTreeMap::new();
     walk(root, Path::new(""), &mut entries, &mut groups);
-    for names in groups.values().filter(|names: &&Vec<PathBuf>| names.len() > 1) {
-        for name in names {
+    for names in groups.values_mut().filter(|names: &&mut Vec<PathBuf>| names.len() > 1) {
+        names.sort();
+        for name in &*names {
             entries.get_mut(name).unwrap().push_str(&format!(" same as {names:?}"));
         }
     }

@@ -2,4 +2,5 @@
 
 #[path = "../disk/mod.rs"]
 mod disk;
+mod snapshots;
 mod trees;
