@@ -17,6 +17,7 @@ use snapshot::btrfs::{self, Place};
 use snapshot::manage;
 use snapshot::mounts::mounts;
 use snapshot::provider::{Handle, Open, Provider};
+use snapshot::reflink::provider::Reflink;
 use snapshot::rollback::recover::recover;
 use snapshot::rollback::run::run;
 use snapshot::rollback::{Request, gather, newest_safety};
@@ -127,11 +128,14 @@ fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, kill
             let now = look(&directory);
             let provider = ground.provider(&root, None);
             let tree_of = |handle: &Option<Handle>| own(provider.view(handle.as_ref().unwrap()).unwrap().path());
-            assert_eq!(tree_of(&target.handle), target_alone, "the snapshot is as it was ({case})");
             let lies_there = provider.list().unwrap();
             let known = state.records().unwrap();
             assert_eq!(known.len(), lies_there.len(), "records and snapshots match ({case})");
             assert!(known.iter().all(|record| lies_there.contains(&(record.id, record.handle.clone().unwrap()))));
+            let is_used_up = now != old_tree && !provider.abilities().keeps_snapshot;
+            if !is_used_up {
+                assert_eq!(tree_of(&target.handle), target_alone, "the snapshot is as it was ({case})");
+            }
             if now == old_tree {
                 old_states += 1;
                 assert_eq!(lies_there.len(), 1, "nothing is left over ({case})");
@@ -142,7 +146,8 @@ fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, kill
                 assert_eq!(tree_of(&safety.handle), old_alone, "the old state is kept ({case})");
             }
             // All goes on as ever.
-            manage::delete(&lock, &*provider, target.id).unwrap();
+            assert_eq!(manage::delete(&lock, &*provider, target.id).is_err(), is_used_up, "{case}");
+            manage::create(&lock, &*provider, asked(), NOW).unwrap();
             if !died {
                 assert_eq!((&now, interrupted), (&target_tree, 0));
                 is_over = true;
@@ -253,6 +258,36 @@ fn survives_on_btrfs(test: &str, is_mounted: bool) {
     }
     let disk = Disk::btrfs();
     survives(test, &disk.path(), &ground, with_units_and_probe(), false);
+}
+
+/// A directory on a real XFS, with a mount below it.
+struct Clones;
+
+impl Ground for Clones {
+    fn prepare(&self, root: &Path) {
+        shell(root, "mkdir -p live/point; mount -t tmpfs none live/point; echo stays > live/point/stays");
+    }
+
+    fn directory(&self, root: &Path) -> PathBuf {
+        root.join("live")
+    }
+
+    fn state(&self, root: &Path) -> State {
+        State::open(root.join("state")).unwrap()
+    }
+
+    fn provider(&self, root: &Path, _: Option<Clock>) -> Box<dyn Provider> {
+        Box::new(Reflink::open(&self.directory(root)).unwrap())
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_is_survived_by_clones_on_a_real_xfs() {
+    if be_the_child(&Clones, with_units_and_probe()) {
+        return;
+    }
+    let (disk, test) = (Disk::xfs(), "kill::a_kill_at_any_moment_is_survived_by_clones_on_a_real_xfs");
+    survives(test, &disk.path(), &Clones, with_units_and_probe(), false);
 }
 
 #[test]
