@@ -203,7 +203,7 @@ fn a_kill_at_any_moment_leaves_the_old_or_the_new_state() {
     let root = quick();
     let test = "kill::a_kill_at_any_moment_leaves_the_old_or_the_new_state";
     let ground = Directories { keeps_old_tree: true };
-    survives(test, &root.path().canonicalize().unwrap(), &ground, with_units_and_probe(), 1);
+    survives(test, &root.path().canonicalize().unwrap(), &ground, with_units_and_probe(), 2);
 }
 
 #[test]
