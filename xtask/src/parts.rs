@@ -29,6 +29,11 @@ const PARTS: &[Part] = &[
     Part { program: "mkfs.xfs", package: "xfsprogs", why: "an XFS as source and as target" },
     Part { program: "fusermount3", package: "fuse3", why: "mounting backups as a file system" },
     Part { program: "losetup", package: "mount", why: "file systems in image files" },
+    Part { program: "zfs-fuse", package: "zfs-fuse", why: "a ZFS pool in an image file" },
+    Part { program: "linux.uml", package: "user-mode-linux", why: "a guest with a device mapper, for thin volumes" },
+    Part { program: "modprobe", package: "kmod", why: "the device mapper's modules in the guest" },
+    Part { program: "lvs", package: "lvm2", why: "thin volumes in the guest" },
+    Part { program: "thin_ls", package: "thin-provisioning-tools", why: "what a thin volume holds alone" },
     Part { program: "diff", package: "diffutils", why: "comparing a restored tree with its source" },
 ];
 

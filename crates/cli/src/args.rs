@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::commands;
 use crate::global::Global;
 
-/// Backups in restic's repository format: encrypted, deduplicated, compressed.
+/// Snapshots on the same disk, to roll back to within hours; backups elsewhere, in restic's repository format.
 #[derive(Debug, Parser)]
 #[command(
     name = "snapback",
@@ -16,7 +16,7 @@ use crate::global::Global;
     arg_required_else_help = true,
     max_term_width = 100,
     after_help = "\
-A BACKUP is the beginning of an id, `latest`, or `latest~2` for the second before it.
+A BACKUP or a SNAPSHOT is the beginning of an id, `latest`, or `latest~2` for the second before it.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some source files could not be read;
 10 no repository; 11 locked; 12 wrong password; 130 interrupted."
@@ -32,6 +32,18 @@ pub(crate) struct Arguments {
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Points in time on the same disk: take, list, delete
+    #[command(subcommand, arg_required_else_help = true)]
+    Snapshot(commands::snapshot::Command),
+    /// Take a directory back to a snapshot
+    Rollback(commands::rollback::Command),
+    /// Run a risky command, and go back if it fails
+    Guard(commands::guard::Command),
+    /// Say that all is well after a guarded command
+    Confirm(commands::confirm::Command),
+    /// A snapshot before each run of apt or dnf
+    #[command(subcommand, arg_required_else_help = true)]
+    Hook(commands::hook::Command),
     /// Back up files and directories
     Backup(commands::backup::Command),
     /// List the backups

@@ -82,6 +82,17 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
             (code, hint) = judge(cause);
             break;
         }
+        if let Some(cause) = cause.downcast_ref::<snapshot::error::Error>() {
+            hint = way_out(cause);
+            break;
+        }
+        if let Some(cause) = cause.downcast_ref::<engine::error::Error>() {
+            hint = match cause {
+                engine::error::Error::Snapshot(cause) => way_out(cause),
+                cause => cause.hint().map(str::to_owned),
+            };
+            break;
+        }
     }
     // What was done until then is worth knowing only where somebody waits for it.
     output.error(&describe(error), hint.as_deref(), code);
@@ -145,6 +156,23 @@ fn judge(error: &repository::Error) -> (u8, Option<String>) {
         _ => return (Code::Failed as u8, None),
     };
     (code as u8, Some(hint))
+}
+
+/// What to try after an error of the snapshots.
+fn way_out(error: &snapshot::error::Error) -> Option<String> {
+    use snapshot::error::Error;
+    match error {
+        Error::NoSuchSnapshot(_) => Some("`snapback snapshot list` shows the snapshots".to_owned()),
+        Error::Ambiguous { .. } => Some("type more of the id".to_owned()),
+        Error::Io { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => Some("run it as root, or as the owner of the directory".to_owned()),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Some("make room: `snapback snapshot list` shows what each snapshot keeps".to_owned())
+            }
+            _ => None,
+        },
+        error => error.hint().map(str::to_owned),
+    }
 }
 
 fn io_hint(error: &io::Error) -> Option<String> {

@@ -40,4 +40,8 @@ pub(crate) struct Global {
     /// How long to wait if somebody else has the repository locked, such as 30s, 10m, 2h
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = crate::human::parse_duration, global = true)]
     pub(crate) wait_lock: Duration,
+
+    /// Where Snapback keeps what it knows of snapshots, instead of /var/lib/snapback, or ~/.local/state/snapback
+    #[arg(long, value_name = "DIR", env = "SNAPBACK_STATE_DIRECTORY", hide_env_values = true, global = true)]
+    pub(crate) state_dir: Option<PathBuf>,
 }

@@ -95,6 +95,32 @@ pub(crate) fn age(now_secs: i64, then_secs: i64) -> String {
     format!("{number} {unit} ago")
 }
 
+/// How long until: `in 25 s`, `in 1 h 48 min`, `in 2 days`; `now` if it has passed.
+pub(crate) fn until(now: Timestamp, then: Timestamp) -> String {
+    match (then.duration_since(now).as_millis().max(0) as u64).div_ceil(1000) {
+        0 => "now".to_owned(),
+        secs => format!("in {}", span(secs)),
+    }
+}
+
+/// A time to come: `25 s`, `1 h 48 min`, `2 h`, `2 days`; begun minutes count whole.
+pub(crate) fn span(secs: u64) -> String {
+    let minutes = secs.div_ceil(60);
+    match (secs, minutes / 60, minutes % 60) {
+        (0..=89, ..) => format!("{secs} s"),
+        (_, 0, minutes) => format!("{minutes} min"),
+        (_, hours @ 1..48, 0) => format!("{hours} h"),
+        (_, hours @ 1..48, minutes) => format!("{hours} h {minutes} min"),
+        (_, hours, _) => format!("{} days", hours / 24),
+    }
+}
+
+/// `2026-10-03 14:02:11`, in this machine's zone; with the zone's offset where it must be exact.
+pub(crate) fn clock_time(time: Timestamp, is_exact: bool) -> String {
+    let format = if is_exact { "%Y-%m-%d %H:%M:%S %:z" } else { "%Y-%m-%d %H:%M:%S" };
+    time.to_zoned(TimeZone::system()).strftime(format).to_string()
+}
+
 /// `2026-10-03 14:02:11`, in this machine's zone.
 pub(crate) fn local_time(time: repository::tree::Timestamp) -> String {
     zoned(time, TimeZone::system())
@@ -197,6 +223,25 @@ mod tests {
             assert_eq!(age(1_000_000_000, 1_000_000_000 - secs), text);
         }
         assert_eq!(age(0, 3600), "in the future");
+    }
+
+    #[test]
+    fn what_is_to_come_is_words_and_a_begun_minute_is_whole() {
+        let until = |millis: i64| until(Timestamp::UNIX_EPOCH, Timestamp::from_millisecond(millis).unwrap());
+        let times = [
+            (-5, "now"),
+            (0, "now"),
+            (1, "in 1 s"),
+            (89_000, "in 89 s"),
+            (90_000, "in 2 min"),
+            (3_599_999, "in 1 h"),
+            (14_399_990, "in 4 h"),
+            (6_480_000, "in 1 h 48 min"),
+            (172_800_000, "in 2 days"),
+        ];
+        for (millis, text) in times {
+            assert_eq!(until(millis), text, "{millis}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "the program reads its environment and its clock, and passes them on")]
 
 mod args;
+mod ask;
+mod clock;
 mod commands;
 mod entry;
 mod error;
@@ -14,6 +16,7 @@ mod patterns;
 mod progress_bar;
 mod select;
 mod signals;
+mod snapshots;
 mod sources;
 mod status_line;
 mod suggest;
@@ -44,15 +47,20 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         Command::Backup(command) => commands::backup::run(command, global, output),
         Command::Cat(command) => commands::cat::run(command, global, output),
         Command::Completions(command) => commands::completions::run(command, Arguments::command()),
+        Command::Confirm(command) => commands::confirm::run(command, global, output),
         Command::Diff(command) => commands::diff::run(command, global, output),
         Command::Find(command) => commands::find::run(command, global, output),
         Command::Forget(command) => commands::forget::run(command, global, output),
+        Command::Guard(command) => commands::guard::run(command, global, output),
+        Command::Hook(command) => commands::hook::run(command, global, output),
         Command::List(command) => commands::list::run(command, global, output),
         Command::Ls(command) => commands::ls::run(command, global, output),
         Command::Man(command) => commands::man::run(command, Arguments::command()),
         Command::Mount(command) => commands::mount::run(command, global, output),
         Command::Repo(command) => commands::repo::run(command, global, output),
         Command::Restore(command) => commands::restore::run(command, global, output),
+        Command::Rollback(command) => commands::rollback::run(command, global, output),
+        Command::Snapshot(command) => commands::snapshot::run(command, global, output),
         Command::Tag(command) => commands::tag::run(command, global, output),
     }
 }

@@ -34,6 +34,12 @@ impl StatusLine {
         }
     }
 
+    /// Prints a question; what is typed follows it.
+    pub(crate) fn prompt(&self, text: &str) {
+        self.clear();
+        print(text);
+    }
+
     /// Prints a message above the line.
     pub(crate) fn message(&self, text: &str) {
         match &*self.lock() {

@@ -46,6 +46,10 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(runner: &dyn Runner, program: &str, argume
     let failed = |status: String, output: String| Error::Command { command: line(), status, output };
     let outcome = match runner.run(program, &arguments) {
         Ok(outcome) => outcome,
+        // The way out is the caller's to tell: which package has it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::refused(format!("the command {program} is not installed")));
+        }
         Err(error) => return Err(failed("cannot be started".to_owned(), error.to_string())),
     };
     if outcome.code != Some(0) {

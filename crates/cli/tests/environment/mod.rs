@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses some of it")]
 #![allow(clippy::disallowed_methods, reason = "a lock must be fresh")]
 
+pub mod btrfs;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -73,6 +75,7 @@ impl Environment {
             .env_clear()
             .env("HOME", self.path("home"))
             .env("TZ", "UTC")
+            .env("SNAPBACK_STATE_DIRECTORY", self.path("state"))
             .env("SNAPBACK_REPOSITORY", self.path("repository"))
             .env("SNAPBACK_PASSWORD", "correct horse")
             .current_dir(self.directory.path())

@@ -1,0 +1,251 @@
+//! The guard itself, with somebody at the terminal or nobody.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use engine::guard::command::{Signals, exit_code};
+use engine::guard::document::{Guard, Outcome, Phase};
+use engine::guard::{Asked, Guards, Times, watchdog};
+use engine::rollback::Services;
+use snapshot::id::Id;
+use snapshot::record::Record;
+
+use super::Command;
+use crate::ask::{self, Answer};
+use crate::error::Code;
+use crate::human;
+use crate::output::{Output, printable};
+use crate::snapshots::{Session, provider_of};
+
+/// How often the countdown is drawn, and somebody's decision looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A guard that runs in the foreground.
+struct Attended<'a> {
+    command: &'a Command,
+    guards: &'a Guards<'a>,
+    output: &'a Output,
+    signals: Signals,
+    id: Id,
+    record: Record,
+}
+
+pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, guards: &Guards<'_>) -> Result<ExitCode> {
+    let output = session.output;
+    let provider = provider_of(directory)?;
+    // What was cut short before is put in order first.
+    drop(session.lock()?);
+    let begun = Instant::now();
+    let times = command.confirm.map(|confirm| Times { confirm, command: command.limit });
+    let services = Services { stop: command.stop.clone(), restart: command.restart.clone() };
+    let asked = Asked { command: shown(&command.command), grace: command.grace, confirm: times, services };
+    let signals = Signals::survive()?;
+    let (guard, record) = guards.begin(&*provider, asked, &mut || session.tell_waiting())?;
+    let id = guard.id;
+    output.message(format_args!("snapshot {id} taken in {:.0} ms", begun.elapsed().as_secs_f64() * 1000.0));
+    if !provider.abilities().is_atomic {
+        output.warning("the file system has no snapshots: files were cloned one after the other, not at one moment");
+    }
+    let attended = Attended { command, guards, output, signals, id, record };
+    // Dropping it leaves the watchdog running.
+    let _watchdog = match attended.with_watchdog(session) {
+        Ok(watchdog) => watchdog,
+        Err(error) => {
+            guards.cancel(id, &*provider)?;
+            return Err(error);
+        }
+    };
+    let started = Instant::now();
+    match attended.run_command() {
+        Ok(status) => attended.after(status, started.elapsed()),
+        Err(error) => {
+            guards.cancel(id, &*provider)?;
+            // As shells have it.
+            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+            let program = printable(Path::new(&command.command[0]));
+            output.error(&format!("cannot run {program}: {error}"), None, code);
+            Ok(ExitCode::from(code))
+        }
+    }
+}
+
+impl Attended<'_> {
+    fn with_watchdog(&self, session: &Session<'_>) -> Result<Option<Child>> {
+        if self.command.confirm.is_none() {
+            return Ok(None);
+        }
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let id = self.id.to_string();
+        let mut arguments: Vec<OsString> = ["guard", "--watch", &id, "--state-dir"].map(OsString::from).to_vec();
+        arguments.push(session.state.root().into());
+        let has_systemd = Path::new("/run/systemd/system").exists() && rustix::process::geteuid().is_root();
+        let child = watchdog::start(self.id, &program, &arguments, has_systemd)?;
+        self.guards.wait_for_watchdog(self.id)?;
+        Ok(child)
+    }
+
+    fn run_command(&self) -> std::io::Result<ExitStatus> {
+        let mut command = std::process::Command::new(&self.command.command[0]);
+        command.args(&self.command.command[1..]).env("SNAPBACK_GUARD", self.id.to_string());
+        self.signals.run(&mut command)
+    }
+
+    /// The command has ended.
+    fn after(&self, status: ExitStatus, took: Duration) -> Result<ExitCode> {
+        let code = exit_code(status);
+        self.output.message(format_args!("command ended with {code} after {}", human::duration(took)));
+        let passed = status.success() && self.check()?;
+        // From now on the time to confirm runs, whatever is answered, or not answered, below.
+        let mut guard = self.guards.ended(self.id)?;
+        if guard.is_open() && !passed {
+            guard = self.failed(guard)?;
+        } else if guard.is_open() && self.command.confirm.is_none() {
+            guard = self.guards.pass(self.id)?;
+        }
+        if guard.is_open() {
+            guard = match self.wait_for_confirmation()? {
+                Some(guard) => guard,
+                None => return Ok(ExitCode::from(if code == 0 { 130 } else { code })),
+            };
+        }
+        self.tell(&guard);
+        if self.output.json {
+            self.output
+                .json(&serde_json::json!({ "type": "guard", "code": code, "passed": passed, "guard": guard }))?;
+        }
+        let is_well =
+            passed && matches!(guard.phase, Phase::Ended { outcome: Outcome::Passed | Outcome::Confirmed, .. });
+        Ok(if code == 0 && !is_well { Code::Failed.into() } else { ExitCode::from(code) })
+    }
+
+    /// Whether the check succeeds; without one, it does.
+    fn check(&self) -> Result<bool> {
+        let Some(check) = &self.command.check else { return Ok(true) };
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.arg("-c").arg(check).stdin(Stdio::null()).stdout(std::io::stderr());
+        // A group of its own, so that all of it can be ended.
+        let mut child = shell.process_group(0).spawn().context("cannot start /bin/sh")?;
+        let until = Instant::now() + self.command.check_limit;
+        let how = loop {
+            match child.try_wait()? {
+                Some(status) if status.success() => break "passed".to_owned(),
+                Some(status) => break format!("failed with {}", exit_code(status)),
+                None if Instant::now() >= until => {
+                    let group = rustix::process::Pid::from_child(&child);
+                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                    child.wait()?;
+                    break format!("did not end within {}", human::duration(self.command.check_limit));
+                }
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        self.output.message(format_args!("check {check:?} {how}"));
+        Ok(how == "passed")
+    }
+
+    /// The command or the check failed: back, if somebody says so.
+    fn failed(&self, guard: Guard) -> Result<Guard> {
+        let directory = printable(&guard.directory);
+        let to = human::clock_time(self.record.created, false);
+        let question = format!("Take {directory} back to {to}?");
+        let mut is_over = || self.signals.received().is_some() || self.is_decided();
+        let answer = match self.command.yes {
+            true => Answer::Yes,
+            false => ask::yes_or_no_until(&question, self.output, &mut is_over),
+        };
+        match answer {
+            Answer::Yes => Ok(self.guards.go_back(self.id)?),
+            Answer::Nobody if guard.confirm.is_some() => Ok(guard),
+            Answer::No | Answer::Nobody => Ok(self.guards.keep(self.id)?),
+        }
+    }
+
+    fn is_decided(&self) -> bool {
+        self.guards.get(self.id).is_ok_and(|guard| !guard.is_open())
+    }
+
+    /// Counts down until somebody decides, or the deadline does. Nothing if a signal ends the waiting: the watchdog
+    /// goes on.
+    fn wait_for_confirmation(&self) -> Result<Option<Guard>> {
+        let to = human::clock_time(self.record.created, false);
+        let mut told = false;
+        loop {
+            let guard = self.guards.look(self.id)?;
+            if !guard.is_open() {
+                self.output.status.clear();
+                return Ok(Some(guard));
+            }
+            let left = self.guards.remaining(&guard)?.unwrap_or_default().as_millis().div_ceil(1000);
+            let text = format!(
+                "Reachable? Run `snapback confirm`, best from a new login, within {}:{:02}, or everything goes back to {to}.",
+                left / 60,
+                left % 60
+            );
+            if self.output.wants_bar() {
+                self.output.status.draw(text);
+            } else if !told {
+                self.output.message(text);
+            }
+            told = true;
+            if self.signals.received().is_some() {
+                self.output.status.clear();
+                self.output.message(format_args!("the watchdog goes on: `snapback confirm {}` confirms", self.id));
+                return Ok(None);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// How it ended.
+    fn tell(&self, guard: &Guard) {
+        let Phase::Ended { outcome, .. } = &guard.phase else { return };
+        let (id, directory) = (self.id, printable(&guard.directory));
+        match outcome {
+            Outcome::Passed => {
+                let grace = human::span(guard.grace_secs);
+                self.output.message(format_args!("all went well; snapshot {id} goes in {grace}"));
+            }
+            Outcome::Confirmed => {
+                let grace = human::span(guard.grace_secs);
+                self.output.message(format_args!("confirmed; snapshot {id} goes in {grace}"));
+            }
+            Outcome::RolledBack { safety } => {
+                let to = human::clock_time(self.record.created, false);
+                self.output.message(format_args!("{directory} is back as it was at {to}"));
+                self.output.message(format_args!(
+                    "  the state left behind is kept as {safety}; `snapback rollback --undo` returns to it"
+                ));
+            }
+            Outcome::Kept => self.output.message(format_args!(
+                "{directory} stays as it is now. `snapback rollback {id}` takes it back, `snapback snapshot delete {id}` forgets the state before"
+            )),
+            Outcome::Failed { message } => {
+                self.output.error(&format!("{directory} could not be taken back: {message}"), Some(&format!("snapback rollback {id}")), 1);
+            }
+        }
+    }
+}
+
+/// A command as somebody would type it, more or less.
+fn shown(words: &[OsString]) -> String {
+    let word = |word: &OsString| match word.to_string_lossy() {
+        text if text.is_empty() || text.contains(char::is_whitespace) => format!("{:?}", printable(Path::new(word))),
+        _ => printable(Path::new(word)),
+    };
+    words.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_it_is_typed() {
+        let words = ["sh", "-c", "echo a b", ""].map(OsString::from);
+        assert_eq!(shown(&words), r#"sh -c "echo a b" """#);
+    }
+}

@@ -1,0 +1,103 @@
+//! `snapback guard`: a snapshot around a risky command.
+
+mod attended;
+mod status;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use engine::guard::{Guards, watchdog};
+use snapshot::id::Id;
+
+use crate::clock::SystemClock;
+use crate::error::CommandError;
+use crate::global::Global;
+use crate::human::parse_duration;
+use crate::output::Output;
+use crate::snapshots::Session;
+
+/// Take a snapshot, run a command, and go back if it fails.
+///
+/// The command has the terminal and gets all signals, and its exit code is the guard's; 1 if the check failed or nobody
+/// confirmed. With --confirm, all goes back unless `snapback confirm` is run in time, even if the terminal, the guard or
+/// the machine dies meanwhile: for changes of firewalls, routes and sshd that may lock you out.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+  snapback guard /srv/shop --check 'curl -fsS localhost/health' -- apt-get install -y php8.4
+  snapback guard /etc --confirm 5m -- nft -f /etc/nftables.conf")]
+pub(crate) struct Command {
+    /// What may have to go back
+    #[arg(value_name = "DIR", required_unless_present_any = ["status", "resume", "watch"])]
+    directory: Option<PathBuf>,
+
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", last = true, required_unless_present_any = ["status", "resume", "watch"])]
+    command: Vec<OsString>,
+
+    /// A command for the shell that must succeed afterwards
+    #[arg(long, value_name = "COMMAND")]
+    check: Option<String>,
+
+    /// How long the check may take
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    check_limit: Duration,
+
+    /// How long the snapshot is kept if all goes well
+    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = parse_duration)]
+    grace: Duration,
+
+    /// Go back unless `snapback confirm` is run within this time after the command
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    confirm: Option<Duration>,
+
+    /// With --confirm, how long the command itself may take
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
+    limit: Duration,
+
+    /// Go back without asking
+    #[arg(short, long)]
+    yes: bool,
+
+    /// If it goes back, stop this unit of systemd before, and start it after (may be repeated)
+    #[arg(long, value_name = "UNIT")]
+    stop: Vec<String>,
+
+    /// If it goes back, restart this unit after (may be repeated)
+    #[arg(long, value_name = "UNIT")]
+    restart: Vec<String>,
+
+    /// Show the guards that are open, and how long there is to confirm
+    #[arg(long, conflicts_with_all = ["directory", "command"])]
+    status: bool,
+
+    /// Go on with what a reboot cut short, as the system does at its start
+    #[arg(long, conflicts_with_all = ["directory", "command"])]
+    resume: bool,
+
+    /// Be the watchdog of a guard
+    #[arg(long, hide = true, conflicts_with_all = ["directory", "command"], value_name = "SNAPSHOT")]
+    watch: Option<Id>,
+}
+
+pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    let session = Session::open(global, output)?;
+    let back = session.roll_back();
+    let guards = Guards::open(&session.state, &SystemClock, &back)?;
+    if let Some(id) = command.watch {
+        watchdog::become_watchdog();
+        guards.watch(id)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if command.resume {
+        return status::resume(&guards, output);
+    }
+    match &command.directory {
+        Some(directory) => attended::run(command, directory, &session, &guards),
+        None if command.status => status::show(&guards, &session),
+        None => Err(CommandError::usage("no directory is named").into()),
+    }
+}

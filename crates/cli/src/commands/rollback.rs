@@ -1,0 +1,197 @@
+//! `snapback rollback`
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use engine::rollback::SAFETY_KEPT;
+use snapshot::holders::Holder;
+use snapshot::record::{Purpose, Record};
+use snapshot::rollback::{self, Plan, Request};
+use snapshot::runner::System;
+
+use crate::ask::{self, Answer};
+use crate::error::{Code, CommandError};
+use crate::global::Global;
+use crate::human;
+use crate::output::{Output, printable};
+use crate::snapshots::{self, Session};
+
+/// Take a directory back to a snapshot, live and mounted, as a whole.
+///
+/// Shows first what will be lost since, and who uses it. The present state is kept: --undo returns to it.
+#[derive(Args, Debug)]
+pub(crate) struct Command {
+    /// To which; with --undo, the directory (the last that was rolled back, if none is given)
+    #[arg(value_name = "SNAPSHOT", required_unless_present = "undo")]
+    to: Option<String>,
+
+    /// Return to the state before the last rollback
+    #[arg(long)]
+    undo: bool,
+
+    /// Change nothing, only show what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+
+    /// Stop this unit of systemd before, and start it after (may be repeated)
+    #[arg(long, value_name = "UNIT")]
+    stop: Vec<String>,
+
+    /// Restart this unit after (may be repeated)
+    #[arg(long, value_name = "UNIT")]
+    restart: Vec<String>,
+
+    /// A command for the shell that must succeed afterwards, or all is taken back
+    #[arg(long, value_name = "COMMAND")]
+    probe: Option<String>,
+}
+
+pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    let session = Session::open(global, output)?;
+    // What was cut short before is put in order first.
+    let lock = session.lock()?;
+    let (record, handle) = match (&command.to, command.undo) {
+        (directory, true) => session.find(&last_safety(&session, directory.as_deref())?)?,
+        (Some(to), false) => session.find(to)?,
+        (None, false) => return Err(CommandError::usage("no snapshot is named").into()),
+    };
+    let provider = snapshots::open(&record.directory, &handle)?;
+    let request = Request {
+        stop: command.stop.clone(),
+        restart: command.restart.clone(),
+        probe: command.probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
+        safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
+        losses: None,
+    };
+    let plan = rollback::gather(&session.state, &*provider, &System, &record, request)?;
+    show(&plan, &record, &session)?;
+    if command.dry_run {
+        return Ok(if plan.refusals.is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() });
+    }
+    if plan.refusals.is_empty() && !command.yes {
+        // Others may go on while somebody thinks.
+        drop(lock);
+        match ask::yes_or_no("Go on?", output) {
+            Answer::Yes => {}
+            Answer::No => {
+                output.message("nothing was changed");
+                return Ok(Code::Failed.into());
+            }
+            Answer::Nobody => {
+                let error = CommandError::usage("there is no terminal to ask on, and nothing was changed");
+                return Err(error.hint("--dry-run shows what would be done, --yes does it").into());
+            }
+        }
+        return perform(plan, &*provider, &session.lock()?, &session);
+    }
+    perform(plan, &*provider, &lock, &session)
+}
+
+/// The state before the last rollback, of a directory or of any.
+fn last_safety(session: &Session<'_>, directory: Option<&str>) -> Result<String> {
+    let directory = directory.map(|directory| Path::new(directory).canonicalize()).transpose()?;
+    let is_meant = |record: &Record| {
+        let is_safety = matches!(record.purpose, Purpose::Safety { .. }) && record.handle.is_some();
+        is_safety && directory.as_ref().is_none_or(|directory| *directory == record.directory)
+    };
+    let last = session.state.records()?.into_iter().rev().find(is_meant);
+    let none =
+        || CommandError::new("there is no rollback to undo").hint("`snapback snapshot list` shows the snapshots");
+    Ok(last.ok_or_else(none)?.id.to_string())
+}
+
+fn perform(
+    plan: Plan,
+    provider: &dyn snapshot::provider::Provider,
+    lock: &snapshot::state::Lock,
+    session: &Session<'_>,
+) -> Result<ExitCode> {
+    let output = session.output;
+    let (begun, to, directory) = (Instant::now(), plan.to, printable(&plan.directory));
+    let mut observe = |what: &str| output.detail(what);
+    let outcome = rollback::run::run(lock, provider, &System, plan, session.now, &mut observe)?;
+    if output.json {
+        let safety = outcome.safety.id;
+        output.json(&serde_json::json!({ "rolled_back_to": to, "safety": safety, "holders": outcome.holders }))?;
+    }
+    let took = human::duration(begun.elapsed());
+    output.message(format_args!("{directory} is back at {to}, in {took}"));
+    let safety = outcome.safety.id;
+    output.message(format_args!("the state left behind is kept as {safety}; `snapback rollback --undo` returns to it"));
+    for holder in &outcome.holders {
+        output.warning(format_args!("still in the old state, and writes into it: {}", told(holder)));
+    }
+    match outcome.unstarted {
+        None => Ok(ExitCode::SUCCESS),
+        Some(error) => {
+            output.warning(error);
+            Ok(Code::Failed.into())
+        }
+    }
+}
+
+/// What will be lost and who is concerned, before anything is done.
+fn show(plan: &Plan, record: &Record, session: &Session<'_>) -> Result<()> {
+    let output = session.output;
+    if output.json {
+        // With --yes the result is the one document.
+        return Ok(());
+    }
+    let at = human::clock_time(record.created, output.verbose);
+    let age = human::age(session.now.as_second(), record.created.as_second());
+    output.message(format_args!("This takes {} back to {at} ({age}):", printable(&plan.directory)));
+    let line = |title: &str, text: &str| output.message(format_args!("  {title:<9} {text}"));
+    if let Some(losses) = &plan.losses {
+        let text = format!(
+            "{} changed since, {} new, {} deleted come back; {}    (`snapback snapshot diff {}` shows them)",
+            human::counted(losses.changed, "file"),
+            human::count(losses.added),
+            human::count(losses.removed),
+            human::size(losses.bytes),
+            record.id
+        );
+        line("lost", &text);
+    }
+    let (stopped, going_on): (Vec<&Holder>, Vec<&Holder>) =
+        plan.holders.iter().partition(|holder| holder.unit.as_ref().is_some_and(|unit| plan.stop.contains(unit)));
+    if !plan.stop.is_empty() {
+        let processes = human::counted(stopped.len() as u64, "process").replace("processs", "processes");
+        line("stopped", &format!("{} ({processes}), and started again", plan.stop.join(", ")));
+    }
+    if !plan.restart.is_empty() {
+        line("restarted", &plan.restart.join(", "));
+    }
+    for (number, holder) in going_on.iter().enumerate() {
+        line(if number == 0 { "in use by" } else { "" }, &told(holder));
+    }
+    if !going_on.is_empty() {
+        line("", "which go on in the old state until they are restarted (--stop, --restart)");
+    }
+    for mount in &plan.mounts_below {
+        line("stays", &format!("the mount {}", printable(mount)));
+    }
+    if plan.is_snapshot_used_up {
+        line("used up", &format!("snapshot {} becomes the live state", record.id));
+    }
+    let undo = format!("the present state is kept as {}; `snapback rollback --undo` returns to it", plan.safety);
+    line("safety", &undo);
+    for step in plan.steps() {
+        output.detail(format_args!("  step      {step}"));
+    }
+    for refusal in &plan.refusals {
+        line("refused", &refusal.message);
+    }
+    Ok(())
+}
+
+fn told(holder: &Holder) -> String {
+    let unit = holder.unit.as_ref().map(|unit| format!(", {unit}")).unwrap_or_default();
+    format!("{} (process {}{unit})", printable(Path::new(&holder.command)), holder.pid)
+}

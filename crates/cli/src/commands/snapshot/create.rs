@@ -1,0 +1,99 @@
+//! `snapback snapshot create`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+use snapshot::manage::{self, Request};
+use snapshot::record::{Purpose, Record};
+
+use super::document::Document;
+use crate::global::Global;
+use crate::human;
+use crate::output::{Output, printable};
+use crate::snapshots::{Session, provider_of};
+
+/// Take a snapshot of a directory: a point in time on the same disk, to roll back to within hours.
+///
+/// It is no backup: it goes with its disk.
+#[derive(Args, Debug)]
+pub(crate) struct Command {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// What it is for, to be read in the list
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+
+    /// How long it lives, such as 30m, 4h, 2d, or never
+    #[arg(long, value_name = "DURATION", default_value = "4h", value_parser = Life::parse)]
+    expire: Life,
+
+    /// Keep it from being deleted until it is released
+    #[arg(long)]
+    hold: bool,
+}
+
+/// How long a snapshot lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    For(Duration),
+    Unlimited,
+}
+
+impl Life {
+    pub(crate) fn parse(text: &str) -> Result<Life, String> {
+        match text {
+            "never" => Ok(Life::Unlimited),
+            _ => human::parse_duration(text).map(Life::For),
+        }
+    }
+
+    /// When expiry may delete what is made now.
+    pub(crate) fn end(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            // A life of ten thousand years is none that ends.
+            Life::For(time) => now.checked_add(time).ok(),
+            Life::Unlimited => None,
+        }
+    }
+}
+
+pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    let session = Session::open(global, output)?;
+    let begun = Instant::now();
+    let provider = provider_of(&command.directory)?;
+    let lock = session.lock()?;
+    let request = Request {
+        note: command.note.clone(),
+        expires: command.expire.end(session.now),
+        is_held: command.hold,
+        purpose: Purpose::Asked,
+    };
+    let record = manage::create(&lock, &*provider, request, session.now)?;
+    if !provider.abilities().is_atomic {
+        output.warning("the file system has no snapshots: files were cloned one after the other, not at one moment");
+    }
+    if output.json {
+        output.json(&Document::new(&record, None))?;
+    } else {
+        output.line(record.id)?;
+        output.message(told(&record, begun.elapsed(), session.now));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Of what, how fast, and when it goes.
+pub(crate) fn told(record: &Record, took: Duration, now: Timestamp) -> String {
+    let end = match (record.is_held, record.expires) {
+        (true, _) => "held until it is released".to_owned(),
+        (false, None) => "kept until it is deleted".to_owned(),
+        (false, Some(expires)) => format!("expires {}", human::until(now, expires)),
+    };
+    let millis = took.as_secs_f64() * 1000.0;
+    format!("snapshot of {} taken in {millis:.0} ms; {end}", printable(&record.directory))
+}

@@ -1,0 +1,48 @@
+//! A snapshot as `--json` shows it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use snapshot::id::Id;
+use snapshot::provider::{Handle, Kind, Space};
+use snapshot::record::{Purpose, Record};
+
+/// The object of one snapshot.
+#[derive(Serialize)]
+pub(crate) struct Document<'a> {
+    id: Id,
+    directory: String,
+    created: Timestamp,
+    note: &'a str,
+    expires: Option<Timestamp>,
+    held: bool,
+    #[serde(flatten)]
+    purpose: Purpose,
+    kind: Option<Kind>,
+    #[serde(flatten)]
+    space: Option<Space>,
+}
+
+impl<'a> Document<'a> {
+    pub(crate) fn new(record: &'a Record, space: Option<Space>) -> Self {
+        Document {
+            id: record.id,
+            directory: record.directory.to_string_lossy().into_owned(),
+            created: record.created,
+            note: &record.note,
+            expires: record.expires,
+            held: record.is_held,
+            purpose: record.purpose,
+            kind: record.handle.as_ref().map(kind),
+            space,
+        }
+    }
+}
+
+fn kind(handle: &Handle) -> Kind {
+    match handle {
+        Handle::Btrfs { .. } => Kind::Btrfs,
+        Handle::Reflink { .. } => Kind::Reflink,
+        Handle::LvmThin { .. } => Kind::LvmThin,
+        Handle::Zfs { .. } => Kind::Zfs,
+    }
+}

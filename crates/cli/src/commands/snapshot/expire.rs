@@ -1,0 +1,65 @@
+//! `snapback snapshot expire`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use snapshot::expire;
+use snapshot::id::Id;
+use snapshot::manage;
+
+use crate::global::Global;
+use crate::output::{Output, printable};
+use crate::snapshots::{self, Session};
+
+/// Delete the snapshots that have had their time. A timer runs this; held ones stay.
+#[derive(Args, Debug)]
+pub(crate) struct Command {
+    /// Delete nothing, only show what would go
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    let session = Session::open(global, output)?;
+    let lock = session.lock()?;
+    let listed = manage::list(&session.state, session.now)?;
+    let records: Vec<_> = listed.into_iter().map(|listed| listed.record).collect();
+    let decided = expire::decide(&records, session.now);
+    let about = |id: Id| {
+        let record = records.iter().find(|record| record.id == id).expect("decided from these");
+        let of = |record: &&snapshot::record::Record| !decided.contains(&record.id);
+        let is_last = !records.iter().filter(of).any(|other| other.directory == record.directory);
+        (record, is_last)
+    };
+    let mut deleted = Vec::new();
+    let mut failed = 0;
+    if command.dry_run {
+        for id in &decided {
+            output.message(format_args!("snapshot {id} of {} would go", printable(&about(*id).0.directory)));
+        }
+    } else {
+        for (id, result) in expire::perform(&lock, &decided, session.now, &snapshots::open) {
+            let (record, is_last) = about(id);
+            let directory = printable(&record.directory);
+            match result {
+                Ok(_) => {
+                    deleted.push(id);
+                    output.message(format_args!("snapshot {id} of {directory} has had its time, and is deleted"));
+                    if is_last {
+                        output.message(format_args!("no snapshot of {directory} is left"));
+                    }
+                }
+                Err(error) => {
+                    failed += 1;
+                    output.warning(format_args!("snapshot {id} of {directory} stays: {error}"));
+                }
+            }
+        }
+    }
+    if output.json {
+        let ids = if command.dry_run { &decided } else { &deleted };
+        output.json(&serde_json::json!({ "deleted": ids, "failed": failed, "dry_run": command.dry_run }))?;
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,107 @@
+//! From the arguments to the state directory of the snapshots, and to which one is meant.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use engine::guard::document::Guard;
+use engine::rollback;
+use jiff::Timestamp;
+use snapshot::error::Error;
+use snapshot::id::Id;
+use snapshot::provider::{Handle, Provider};
+use snapshot::record::Record;
+use snapshot::state::{Lock, State};
+
+use crate::error::CommandError;
+use crate::global::Global;
+use crate::output::{Output, printable};
+
+/// The snapshots that this machine, or this user, knows of.
+pub(crate) struct Session<'a> {
+    pub(crate) state: State,
+    pub(crate) now: Timestamp,
+    pub(crate) output: &'a Output,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the state directory.
+    pub(crate) fn open(global: &Global, output: &'a Output) -> Result<Self> {
+        let state = State::open(directory(global)?)?;
+        Ok(Session { state, now: Timestamp::now(), output })
+    }
+
+    /// For whatever changes something: waits for others, and finishes or takes back what was cut short.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        let lock = self.state.lock(&mut || self.tell_waiting())?;
+        for recovered in rollback::recover(&lock, &open)? {
+            let directory = printable(&recovered.directory);
+            let what = format!("a rollback of {directory} to {} was cut short", recovered.to);
+            match recovered.ending {
+                Ok(ending) => {
+                    let now = if ending.is_finished { "it is finished now" } else { "it is taken back now" };
+                    self.output.message(format_args!("{what}: {now}"));
+                    if let Some(error) = ending.unstarted {
+                        self.output.warning(error);
+                    }
+                }
+                // It concerns this directory alone; what is asked for now may be about another.
+                Err(error) => self.output.warning(format_args!("{what}, and cannot be gone on with: {error}")),
+            }
+        }
+        Ok(lock)
+    }
+
+    /// How a guard goes back.
+    pub(crate) fn roll_back(&self) -> impl Fn(&Guard, &Record) -> Result<Id, engine::error::Error> + Sync {
+        let state = self.state.clone();
+        move |guard, record| {
+            rollback::take_back(&state, &open, record, &guard.services, guard.started, Timestamp::now())
+        }
+    }
+
+    pub(crate) fn tell_waiting(&self) {
+        self.output.message("waiting: another snapback is changing snapshots");
+    }
+
+    /// The finished snapshot that a text means.
+    pub(crate) fn find(&self, text: &str) -> Result<(Record, Handle)> {
+        let record = self.state.find(&text.to_ascii_lowercase(), None)?;
+        match record.handle.clone() {
+            Some(handle) => Ok((record, handle)),
+            None => Err(Error::NoSuchSnapshot(text.to_owned()).into()),
+        }
+    }
+}
+
+/// The mechanism for a directory of which there may be no snapshot yet.
+pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>, Error> {
+    let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
+    detect(&directory)
+}
+
+/// The mechanism with which a snapshot was made.
+pub(crate) fn open(directory: &Path, handle: &Handle) -> Result<Box<dyn Provider>, Error> {
+    let _ = handle;
+    detect(directory)
+}
+
+fn detect(directory: &Path) -> Result<Box<dyn Provider>, Error> {
+    match snapshot::btrfs::open(directory, &snapshot::mounts::mounts()?)? {
+        Some(snapshot::btrfs::Place::Subvolume(provider)) => Ok(Box::new(provider)),
+        _ => Err(Error::refused(format!("{} is not a btrfs subvolume", directory.display()))),
+    }
+}
+
+/// `--state-dir`; else where the system keeps such things, for all or for the user.
+fn directory(global: &Global) -> Result<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let found = match &global.state_dir {
+        Some(given) => return Ok(std::path::absolute(given)?),
+        None if rustix::process::geteuid().is_root() => Some(PathBuf::from("/var/lib/snapback")),
+        None => absolute("XDG_STATE_HOME")
+            .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+            .map(|states| states.join("snapback")),
+    };
+    let error = || CommandError::usage("HOME is not set").hint("give --state-dir, or set SNAPBACK_STATE_DIRECTORY");
+    Ok(found.ok_or_else(error)?)
+}

@@ -1,0 +1,73 @@
+//! Taking a live directory back, and going on with what was cut short: the way in which everybody does it, somebody at
+//! a terminal, a guard, or its watchdog.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use snapshot::id::Id;
+use snapshot::provider::Open;
+use snapshot::record::{Purpose, Record};
+use snapshot::rollback::{self, recover::Recovered};
+use snapshot::runner::System;
+use snapshot::state::{Lock, State};
+
+use crate::error::Error;
+
+/// How long the state that a rollback leaves behind is kept: as long as somebody may miss something of it.
+pub const SAFETY_KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// Units of systemd that a rollback concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services {
+    /// Stopped before and started after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// Restarted after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart: Vec<String>,
+}
+
+/// Finishes or takes back what was cut short. Whatever changes something does this first.
+pub fn recover(lock: &Lock, open: &Open<'_>) -> Result<Vec<Recovered>, Error> {
+    Ok(rollback::recover::recover(lock, &System, open, &mut |_| ())?)
+}
+
+/// Takes a directory back to a snapshot without asking anybody, and gives the snapshot of the state left behind. What
+/// was done already, as a recovery or somebody else did it since `begun`, is not done again.
+pub fn take_back(
+    state: &State,
+    open: &Open<'_>,
+    record: &Record,
+    services: &Services,
+    begun: Timestamp,
+    now: Timestamp,
+) -> Result<Id, Error> {
+    let lock = state.lock(&mut || ())?;
+    for recovered in recover(&lock, open)? {
+        recovered.ending?;
+    }
+    if let Some(done) = safety_of(state, record.id, begun)? {
+        return Ok(done);
+    }
+    let Some(handle) = &record.handle else {
+        return Err(snapshot::error::Error::NoSuchSnapshot(record.id.to_string()).into());
+    };
+    let provider = open(&record.directory, handle)?;
+    let request = rollback::Request {
+        stop: services.stop.clone(),
+        restart: services.restart.clone(),
+        safety_expires: now.checked_add(SAFETY_KEPT).ok(),
+        ..rollback::Request::default()
+    };
+    let plan = rollback::gather(state, &*provider, &System, record, request)?;
+    let outcome = rollback::run::run(&lock, &*provider, &System, plan, now, &mut |_| ())?;
+    Ok(outcome.safety.id)
+}
+
+/// The state that a rollback to a snapshot left behind since a time, if there was one.
+fn safety_of(state: &State, to: Id, since: Timestamp) -> Result<Option<Id>, Error> {
+    let is_it = |record: &Record| {
+        let is_safety = record.purpose == Purpose::Safety { rolled_back_to: to };
+        is_safety && record.handle.is_some() && record.created >= since
+    };
+    Ok(state.records()?.into_iter().find(is_it).map(|record| record.id))
+}
