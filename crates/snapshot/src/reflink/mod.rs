@@ -14,3 +14,5 @@ pub(crate) mod remove;
 mod space;
 mod store;
 mod switch;
+
+pub(crate) use store::NAME as STORE;
