@@ -48,6 +48,10 @@ impl<'a> Session<'a> {
                 Err(error) => self.output.warning(format_args!("{what}, and cannot be gone on with: {error}")),
             }
         }
+        for directory in snapshot::undo::recover(&lock)? {
+            let directory = printable(&directory);
+            self.output.message(format_args!("an undo in {directory} was cut short; do it once more to go on with it"));
+        }
         Ok(lock)
     }
 
@@ -88,7 +92,7 @@ pub(crate) fn open(directory: &Path, handle: &Handle) -> Result<Box<dyn Provider
 fn detect(directory: &Path) -> Result<Box<dyn Provider>, Error> {
     match snapshot::btrfs::open(directory, &snapshot::mounts::mounts()?)? {
         Some(snapshot::btrfs::Place::Subvolume(provider)) => Ok(Box::new(provider)),
-        _ => Err(Error::refused(format!("{} is not a btrfs subvolume", directory.display()))),
+        _ => Ok(Box::new(snapshot::reflink::provider::Reflink::open(directory)?)),
     }
 }
 

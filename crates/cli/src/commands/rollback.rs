@@ -7,7 +7,9 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use engine::rollback::SAFETY_KEPT;
+use snapshot::changes::{self, Summary};
 use snapshot::holders::Holder;
+use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
 use snapshot::rollback::{self, Plan, Request};
 use snapshot::runner::System;
@@ -68,7 +70,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         restart: command.restart.clone(),
         probe: command.probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
-        losses: None,
+        losses: losses(&*provider, &record, output),
     };
     let plan = rollback::gather(&session.state, &*provider, &System, &record, request)?;
     show(&plan, &record, &session)?;
@@ -94,6 +96,23 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     perform(plan, &*provider, &lock, &session)
 }
 
+/// What was done since the snapshot. Nothing if it cannot be told, which stops no rollback.
+fn losses(provider: &dyn Provider, record: &Record, output: &Output) -> Option<Summary> {
+    let handle = record.handle.as_ref()?;
+    let compare = || {
+        let view = provider.view(handle)?;
+        let limited = provider.changed_paths(handle, None)?;
+        changes::between(view.path(), provider.directory(), limited.as_deref())
+    };
+    match compare() {
+        Ok(changes) => Some(changes.summary()),
+        Err(error) => {
+            output.warning(format_args!("what will be lost cannot be told: {error}"));
+            None
+        }
+    }
+}
+
 /// The state before the last rollback, of a directory or of any.
 fn last_safety(session: &Session<'_>, directory: Option<&str>) -> Result<String> {
     let directory = directory.map(|directory| Path::new(directory).canonicalize()).transpose()?;
@@ -109,7 +128,7 @@ fn last_safety(session: &Session<'_>, directory: Option<&str>) -> Result<String>
 
 fn perform(
     plan: Plan,
-    provider: &dyn snapshot::provider::Provider,
+    provider: &dyn Provider,
     lock: &snapshot::state::Lock,
     session: &Session<'_>,
 ) -> Result<ExitCode> {
@@ -153,7 +172,7 @@ fn show(plan: &Plan, record: &Record, session: &Session<'_>) -> Result<()> {
             "{} changed since, {} new, {} deleted come back; {}    (`snapback snapshot diff {}` shows them)",
             human::counted(losses.changed, "file"),
             human::count(losses.added),
-            human::count(losses.deleted),
+            human::count(losses.removed),
             human::size(losses.bytes),
             record.id
         );

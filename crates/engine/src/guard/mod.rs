@@ -193,7 +193,15 @@ impl<'a> Guards<'a> {
     pub fn go_back(&self, id: Id) -> Result<Guard, Error> {
         let _held = self.store.lock()?;
         let guard = self.get(id)?;
-        if guard.is_open() { self.perform(guard) } else { Ok(guard) }
+        if !guard.is_open() {
+            return Ok(guard);
+        }
+        let is_watched = guard.confirm.is_some();
+        match self.perform(guard.clone()) {
+            // With a deadline there is a watchdog, which tries again.
+            Err(error) if !is_watched => self.end(guard, Outcome::Failed { message: error.to_string() }),
+            performed => performed,
+        }
     }
 
     /// Takes the directory back if it is time to.

@@ -17,7 +17,7 @@ use super::{remove, space, switch};
 use crate::error::Error;
 use crate::id::Id;
 use crate::mounts;
-use crate::provider::{Abilities, Handle, Kind, Provider, Space, Step, View};
+use crate::provider::{Abilities, Changed, Handle, Kind, Provider, Space, Step, View};
 
 /// Snapshots of one directory by reflink.
 #[derive(Clone, Debug)]
@@ -190,7 +190,7 @@ impl Provider for Reflink {
         switch::revert(&self.directory, step)
     }
 
-    fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<PathBuf>>, Error> {
+    fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
         self.find_complete(from)?;
         to.map_or(Ok(None), |to| self.find_complete(to).map(|_| None))
     }

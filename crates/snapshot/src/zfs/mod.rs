@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::id::Id;
 use crate::mounts::{self, Mount};
-use crate::provider::{Abilities, Handle, Kind, Provider, Space, Step, View};
+use crate::provider::{Abilities, Changed, Handle, Kind, Provider, Space, Step, View};
 use crate::runner::Runner;
 
 use command::Command;
@@ -166,10 +166,11 @@ impl Provider for Zfs {
         switch::revert(self, step)
     }
 
-    fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<PathBuf>>, Error> {
+    fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
         let from = self.find(from)?;
         let to = to.map(|to| self.find(to)).transpose()?;
-        Ok(diff::changed_paths(self, &from, to.as_ref()))
+        let paths = diff::changed_paths(self, &from, to.as_ref());
+        Ok(paths.map(|paths| paths.into_iter().map(|path| Changed { path, is_tree: true }).collect()))
     }
 }
 
