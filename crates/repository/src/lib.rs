@@ -15,6 +15,7 @@ mod compression;
 pub mod config;
 pub mod copy;
 pub mod crypto;
+pub mod direct;
 mod error;
 pub mod hash;
 pub mod holder;

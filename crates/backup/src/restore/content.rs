@@ -30,9 +30,9 @@ const MAX_PIECES: usize = 400_000;
 /// Directories that one batch may hold open, below the usual limit of 1024 files.
 const MAX_DIRECTORIES: usize = 500;
 /// Read from a pack at once, in bytes, at the most (a single piece may be larger).
-const MAX_SPAN: u64 = 4 << 20;
+const MAX_SPAN: u64 = 2 << 20;
 /// Plaintext of such a span, in bytes, at the most.
-const MAX_SPAN_PLAIN: u64 = 8 << 20;
+const MAX_SPAN_PLAIN: u64 = 4 << 20;
 /// Unwanted bytes between two pieces that are read along rather than asked for again.
 const MAX_GAP: u64 = 128 << 10;
 /// Files to be restored together.
@@ -143,7 +143,8 @@ impl Batch {
                 self.files[file].finish(run, None);
             }
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // Half of them may wait for the disk.
+        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
             // Not more threads than there is work for: an incremental restore has many small batches.
             for _ in 1..threads.min(spans.len() + self.without_pieces.len() / 16) {

@@ -75,7 +75,7 @@ impl File {
                 self.written.fetch_add(length, Ordering::Relaxed);
                 Ok(None)
             }
-            Ok(plain) => self.write_at(plain, offset).map_err(|error| {
+            Ok(plain) => self.write_at(run, plain, offset).map_err(|error| {
                 run.note_full(error);
                 format!("cannot write it: {error}")
             }),
@@ -93,7 +93,7 @@ impl File {
         }
     }
 
-    fn write_at(&self, plain: &Plain<'_>, offset: u64) -> Result<Option<OwnedFd>, Errno> {
+    fn write_at(&self, run: &Run<'_>, plain: &Plain<'_>, offset: u64) -> Result<Option<OwnedFd>, Errno> {
         let data = match self.state {
             FileState::New if plain.is_zeros() => return Ok(None),
             FileState::New => runs_of_data(plain.bytes, offset),
@@ -106,9 +106,13 @@ impl File {
             ftruncate(&file, self.node.size)?;
         }
         let mut written = 0;
-        for (start, run) in data {
-            write_all_at(&file, run, offset + start as u64)?;
-            written += run.len() as u64;
+        for (start, bytes) in data {
+            let offset = offset + start as u64;
+            match is_new && run.pace.goes_direct(bytes.len()) {
+                true => run.pace.write(&file, bytes, offset)?,
+                false => write_all_at(&file, bytes, offset)?,
+            }
+            written += bytes.len() as u64;
         }
         self.written.fetch_add(written, Ordering::Relaxed);
         Ok(Some(file))

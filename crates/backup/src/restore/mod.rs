@@ -9,6 +9,7 @@ mod existing;
 mod file;
 mod handle;
 mod links;
+mod pace;
 mod place;
 mod remove;
 mod run;

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use crate::attributes::{Applier, AttributeError, Before, Entry, Stat};
 use crate::restore::handle::{Handle, Handles};
 use crate::restore::links::Links;
+use crate::restore::pace::Pace;
 use crate::restore::place::{Above, Directory, Place, has_default_acl};
 use crate::restore::{Options, Outcome};
 
@@ -28,6 +29,7 @@ pub(super) struct Run<'a> {
     applier: Applier,
     pub(super) links: Links,
     pub(super) handles: Arc<Handles>,
+    pub(super) pace: Pace,
     /// The target has no room: every further file would fail for the same reason.
     full: AtomicBool,
 }
@@ -59,6 +61,7 @@ impl<'a> Run<'a> {
             applier: Applier::new(),
             links: Links::default(),
             handles: Arc::default(),
+            pace: Pace::default(),
             full: AtomicBool::new(false),
         }
     }

@@ -5,6 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::master_key::{MasterKey, SECRET_BYTES};
+#[cfg(target_arch = "x86_64")]
+use super::scrypt_avx512;
 use super::{Error, IV_BYTES, MAC_BYTES, fill_random};
 
 const SALT_BYTES: usize = 64;
@@ -118,6 +120,11 @@ impl KeyFile {
             return Err(Error::Salt(self.salt.len()));
         }
         let mut secrets = Zeroizing::new([0; SECRET_BYTES]);
+        #[cfg(target_arch = "x86_64")]
+        if scrypt_avx512::serves(self.n, self.p) {
+            scrypt_avx512::scrypt(password, &self.salt, (self.n, self.r, self.p), secrets.as_mut_slice());
+            return Ok(MasterKey::new(secrets));
+        }
         scrypt::scrypt(password, &self.salt, &params, secrets.as_mut_slice()).expect("scrypt derives 64 bytes");
         Ok(MasterKey::new(secrets))
     }

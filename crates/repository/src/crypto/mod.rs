@@ -8,6 +8,8 @@ mod key_file;
 mod master_key;
 #[cfg(target_arch = "x86_64")]
 mod poly1305_ifma;
+#[cfg(target_arch = "x86_64")]
+mod scrypt_avx512;
 
 pub use key_file::{KeyCost, KeyFile};
 pub use master_key::MasterKey;

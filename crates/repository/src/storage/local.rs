@@ -1,15 +1,15 @@
 //! A repository in a directory.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
+use crate::direct;
 use crate::id::Id;
 use crate::storage::{FileKind, Storage, StorageError, StoredFile};
 
@@ -93,26 +93,16 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 const LARGE: usize = 64 << 20;
 
 fn read_into(file: &File, offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
-    into.clear();
     let mut length = length;
     if length > LARGE {
         // It may be a damaged index that says so.
         let left = file.metadata()?.len().saturating_sub(offset);
         length = length.min(usize::try_from(left).unwrap_or(usize::MAX));
     }
-    into.reserve_exact(length);
-    while into.len() < length {
-        let at = offset + into.len() as u64;
-        let spare = spare_capacity(into);
-        match rustix::io::pread(file, spare, at) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    // The vector's spare room may be larger than what was asked for.
-    into.truncate(length);
+    // Room that was used before is not cleared again.
+    into.resize(length, 0);
+    let read = direct::read_at(file, into, offset)?;
+    into.truncate(read);
     Ok(())
 }
 
@@ -183,7 +173,7 @@ impl Storage for Local {
             let mut options = OpenOptions::new();
             // Read-only from the start: nothing should ever change these files.
             options.write(true).create_new(true).mode(0o400);
-            let mut open = match options.open(&unfinished) {
+            let open = match options.open(&unfinished) {
                 // A pack directory that somebody tidied away because it was empty.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && file.kind == FileKind::Pack => {
                     fs::DirBuilder::new().mode(0o700).recursive(false).create(directory)?;
@@ -192,7 +182,7 @@ impl Storage for Local {
                 }
                 opened => opened?,
             };
-            open.write_all(bytes)?;
+            direct::write_all_at(&open, bytes, 0)?;
             open.sync_all()?;
             drop(open);
             if file.kind == FileKind::Config {

@@ -9,6 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::provider::Changed;
 use crate::zfs::Zfs;
 use crate::zfs::family::Snapshot;
 
@@ -22,7 +23,7 @@ struct Change {
 }
 
 /// What differs between two snapshots, or a snapshot and now; `None` if it cannot be told.
-pub(super) fn changed_paths(zfs: &Zfs, from: &Snapshot, to: Option<&Snapshot>) -> Option<Vec<PathBuf>> {
+pub(super) fn changed_paths(zfs: &Zfs, from: &Snapshot, to: Option<&Snapshot>) -> Option<Vec<Changed>> {
     if to.is_some_and(|to| to.guid == from.guid) {
         return Some(Vec::new());
     }
@@ -46,7 +47,9 @@ pub(super) fn changed_paths(zfs: &Zfs, from: &Snapshot, to: Option<&Snapshot>) -
                 return None;
             }
         }
-        paths.extend(change.paths);
+        // What is below a directory that was renamed has new paths, and is not reported.
+        let is_tree = change.paths.len() > 1;
+        paths.extend(change.paths.into_iter().map(|path| Changed { path, is_tree }));
     }
     Some(paths)
 }

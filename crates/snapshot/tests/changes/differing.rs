@@ -15,7 +15,7 @@ fn twins(disk: &Disk) -> (PathBuf, PathBuf) {
     fs::create_dir(&live).unwrap();
     fs::create_dir(&snapshot).unwrap();
     fill(&live);
-    clone::tree(&live, &snapshot, &Options { content: Content::ShareOrCopy, exclude: Vec::new() }).unwrap();
+    clone::tree(&live, &snapshot, &Options { content: Content::ShareOrCopy, ..Options::default() }).unwrap();
     (snapshot, live)
 }
 
