@@ -280,6 +280,7 @@ impl<'a> Guards<'a> {
 fn refuse(other: &Guard) -> Error {
     let directory = other.directory.display();
     let way_out = match other.phase {
+        _ if other.is_unwatched() => "`snapback guard --resume` goes on with it".to_owned(),
         Phase::Running => format!("wait until its command has ended: {}", other.command),
         _ => format!("`snapback confirm {}` if all is well; else wait until it has gone back", other.id),
     };

@@ -169,8 +169,7 @@ impl Provider for Zfs {
     fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
         let from = self.find(from)?;
         let to = to.map(|to| self.find(to)).transpose()?;
-        let paths = diff::changed_paths(self, &from, to.as_ref());
-        Ok(paths.map(|paths| paths.into_iter().map(|path| Changed { path, is_tree: true }).collect()))
+        Ok(diff::changed_paths(self, &from, to.as_ref()))
     }
 }
 
