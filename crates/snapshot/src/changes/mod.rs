@@ -21,6 +21,10 @@ pub use content::{ContentDiff, content};
 
 use crate::error::Error;
 use crate::provider::Changed;
+use crate::reflink::STORE;
+
+/// How the directory is called in which [`undo`](crate::undo) makes things, before an id.
+pub(crate) const STAGING: &str = ".snapback-undo-";
 
 /// Kinds of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -103,6 +107,11 @@ impl Changes {
         }
         summary
     }
+}
+
+/// Whether a name in a live tree is one that Snapback gave: such things are no part of what they lie in.
+pub(crate) fn is_ours(name: &[u8]) -> bool {
+    name == STORE.as_bytes() || name.starts_with(STAGING.as_bytes())
 }
 
 /// Compares two trees, everywhere or only where `limited` says that they may differ.

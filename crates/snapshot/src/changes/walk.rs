@@ -11,7 +11,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, Statx, StatxAttributes};
 use rustix::io::Errno;
 
 use super::compare::{self, Entry};
-use super::{Change, Changes, Kind, What};
+use super::{Change, Changes, Kind, What, is_ours};
 use crate::error::Error;
 use crate::provider::Changed;
 use crate::reflink::attributes::{Place, look};
@@ -93,7 +93,8 @@ enum Work {
 /// What the storage told, by the directory it is in.
 fn by_directory(limited: &[Changed]) -> BTreeMap<PathBuf, Vec<Name>> {
     let mut directories: BTreeMap<PathBuf, Vec<Name>> = BTreeMap::new();
-    for Changed { path, is_tree } in limited {
+    let is_foreign = |path: &Path| path.iter().any(|name| is_ours(name.as_bytes()));
+    for Changed { path, is_tree } in limited.iter().filter(|changed| !is_foreign(&changed.path)) {
         let (parent, name) = match (path.parent(), path.file_name()) {
             (Some(parent), Some(name)) => (parent, name.as_bytes()),
             // The root itself.
@@ -147,7 +148,11 @@ impl Walk<'_> {
 
     fn open(&self, below: PathBuf) -> Pair {
         let open = |side: &Side<'_>| match descend::directory(side.fd.as_fd(), &below) {
-            Ok(fd) => Some(fd),
+            Ok(fd) => {
+                // Looking is to change nothing; only the owner may say so.
+                let _ = rustix::fs::fcntl_setfl(&fd, OFlags::NOATIME);
+                Some(fd)
+            }
             // Not there, or something else, or of another file system.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => None,
             Err(error) => {
@@ -176,7 +181,7 @@ impl Walk<'_> {
         }
         names.sort_unstable();
         names.dedup();
-        names.retain(|name| !matches!(name.to_bytes(), b"." | b".."));
+        names.retain(|name| !matches!(name.to_bytes(), b"." | b"..") && !is_ours(name.to_bytes()));
         names.into_iter().map(|name| Name { name, with_all_below: true }).collect()
     }
 

@@ -10,7 +10,9 @@ pub(crate) mod crew;
 pub mod descend;
 mod entries;
 pub mod provider;
-mod remove;
+pub(crate) mod remove;
 mod space;
 mod store;
 mod switch;
+
+pub(crate) use store::NAME as STORE;

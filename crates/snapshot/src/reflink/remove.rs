@@ -24,7 +24,7 @@ const TRIES: usize = 4;
 ///
 /// # Errors
 /// The first one ends it. Refused, with all files outside of it deleted, if a nested subvolume or a mount is met.
-pub(super) fn tree(path: &Path) -> Result<(), Error> {
+pub(crate) fn tree(path: &Path) -> Result<(), Error> {
     for remaining in (0..TRIES).rev() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = match rustix::fs::open(path, flags, Mode::empty()) {

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::id::Id;
 
 /// Name of the store.
-pub(super) const NAME: &str = ".snapback";
+pub(crate) const NAME: &str = ".snapback";
 const MARKER: &str = "snapback.json";
 const TREE: &str = "tree";
 

@@ -21,14 +21,13 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use self::stage::Staged;
+use crate::changes::STAGING;
 use crate::error::Error;
 use crate::id::Id;
 use crate::journal::{self, Entry};
 use crate::reflink::attributes::{Attributes, Place, look};
+use crate::reflink::remove;
 use crate::state::Lock;
-
-/// How the directory is called in which things are made, before an id.
-pub(crate) const STAGING: &str = ".snapback-undo-";
 
 const CHANGE: &str = "undo";
 
@@ -95,7 +94,7 @@ pub fn bring_back(
     journal::write(lock, id, &entry)?;
     let done = make(directory, &live, view, &staging, &paths, request.removes_added, observe);
     observe("remove what was only needed meanwhile");
-    remove(directory, &staging)?;
+    remove::tree(&directory.join(&staging))?;
     let root = match &done {
         Ok(staged) => staged.root_times(&root),
         Err(_) => Some(&root),
@@ -140,20 +139,12 @@ fn clean_up(lock: &Lock, directory: Option<&Path>) -> Result<Vec<PathBuf>, Error
     let mut cleaned = Vec::new();
     for (id, entry) in journal::of::<Details>(lock.state(), CHANGE)? {
         if directory.is_none_or(|directory| directory == entry.directory) {
-            remove(&entry.directory, &entry.details.staging)?;
+            remove::tree(&entry.directory.join(&entry.details.staging))?;
             journal::clear(lock, id)?;
             cleaned.push(entry.directory);
         }
     }
     Ok(cleaned)
-}
-
-fn remove(directory: &Path, staging: &str) -> Result<(), Error> {
-    let path = directory.join(staging);
-    match std::fs::remove_dir_all(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(Error::io("remove", &path)),
-    }
 }
 
 fn open_root(path: &Path) -> Result<OwnedFd, Error> {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Dir, FileType, Statx, StatxAttributes};
 use rustix::io::Errno;
 
-use super::{STAGING, Totals, exists};
-use crate::changes::What;
+use super::{Totals, exists};
 use crate::changes::compare::{self, Entry};
+use crate::changes::{What, is_ours};
 use crate::error::Error;
 use crate::reflink::attributes::{Attributes, Place, look};
 use crate::reflink::clone::{self, Content};
@@ -215,8 +215,7 @@ impl Stage<'_> {
         }
         let Some(live) = live.filter(|_| self.removes_added) else { return Ok(()) };
         for name in names(&live).map_err(Error::io("list", &live_path))? {
-            let is_ours = below.as_os_str().is_empty() && name.to_bytes().starts_with(STAGING.as_bytes());
-            if is_ours || wanted.binary_search(&name).is_ok() {
+            if is_ours(name.to_bytes()) || wanted.binary_search(&name).is_ok() {
                 continue;
             }
             let path = below.join(OsStr::from_bytes(name.to_bytes()));

@@ -9,6 +9,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use snapshot::changes::between;
 use snapshot::error::Error;
 use snapshot::id::Id;
 use snapshot::reflink::clone::{self, Content, Options};
@@ -177,6 +178,16 @@ fn mounts_below_stay_and_keep_what_is_above_from_being_removed() {
     assert_eq!(fs::read_to_string(site.live.join("nothing")).unwrap(), "");
     assert_eq!(fs::read_to_string(site.live.join("sticky/m/x")).unwrap(), "x\n");
     assert!(matches!(site.bring_back(&["sticky/m"], true), Err(Error::Refused { .. })));
+}
+
+#[test]
+fn a_store_of_snapshots_inside_is_no_part_of_the_tree() {
+    let disk = Disk::xfs();
+    let site = Site::full(&disk.path());
+    shell(&site.live, "mkdir -p .snapback/id/tree sticky/.snapback; echo x > .snapback/id/tree/x");
+    assert_eq!(between(&site.snapshot, &site.live, None).unwrap().list, []);
+    site.bring_back(&[""], true).unwrap();
+    assert!(site.live.join(".snapback/id/tree/x").exists() && site.live.join("sticky/.snapback").exists());
 }
 
 #[test]

@@ -1,95 +1,157 @@
 //! kill -9 at every moment of a rollback: the next start leaves exactly the old state or exactly the new one.
+//!
+//! The moments are before each act of the rollback, the notes in the journal among them; where the provider is the
+//! tests' own, also the beginning and the end of each of its acts.
 
 #![expect(clippy::disallowed_methods, reason = "the child is told by its environment when to die")]
 
 use std::env;
+use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use snapshot::btrfs::{self, Place};
 use snapshot::manage;
-use snapshot::provider::{Handle, Provider as _};
+use snapshot::mounts::mounts;
+use snapshot::provider::{Handle, Open, Provider};
 use snapshot::rollback::recover::recover;
 use snapshot::rollback::run::run;
-use snapshot::rollback::{Request, newest_safety};
+use snapshot::rollback::{Request, gather, newest_safety};
+use snapshot::state::{Lock, State};
 
-use crate::site::{Commands, NOW, Site, fill, look};
+use crate::disk::{Disk, shell};
+use crate::plain::Plain;
+use crate::site::{Commands, NOW, asked, fill, look};
 
 const ROOT: &str = "SNAPBACK_TEST_ROOT";
+const ROLE: &str = "SNAPBACK_TEST_ROLE";
 const DIES_AT: &str = "SNAPBACK_TEST_DIES_AT";
 
-/// Performs a rollback in another process, which kills itself before the act of this number. `false` if there is no
-/// such act, for all was done before.
-fn rollback_that_dies(test: &str, root: &Path, at: usize) -> bool {
+/// Counts moments, and kills this process at one of them.
+type Clock = Arc<dyn Fn() + Send + Sync>;
+
+fn deadly_clock(at: usize) -> Clock {
+    let moments = AtomicUsize::new(0);
+    Arc::new(move || {
+        if moments.fetch_add(1, Ordering::SeqCst) == at {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        }
+    })
+}
+
+/// A directory to roll back, on some storage; the paths are the same for parent and child.
+trait Ground {
+    /// Makes it, and everything else that is needed, in a directory of its own.
+    fn prepare(&self, root: &Path);
+    fn directory(&self, root: &Path) -> PathBuf;
+    fn state(&self, root: &Path) -> State;
+    fn provider(&self, root: &Path, clock: Option<Clock>) -> Box<dyn Provider>;
+}
+
+/// Performs a rollback or a recovery in another process, which kills itself at a moment. `false` if there is no such
+/// moment, for all was done before.
+fn dies(test: &str, role: &str, root: &Path, at: usize) -> bool {
     let mut child = Command::new(env::current_exe().unwrap());
-    child.args(["--exact", test, "--nocapture"]).env(ROOT, root).env(DIES_AT, at.to_string());
+    child.args(["--exact", test, "--nocapture"]).env(ROOT, root).env(ROLE, role).env(DIES_AT, at.to_string());
     let status = child.stdout(Stdio::null()).stderr(Stdio::inherit()).status().unwrap();
     assert!(status.success() || status.signal() == Some(9), "the child ended with {status}");
     !status.success()
 }
 
 /// What the child does; does not return if it is to die.
-fn be_the_child(keeps_old_tree: bool, request: Request) -> bool {
-    let (Some(root), Some(at)) = (env::var_os(ROOT), env::var(DIES_AT).ok()) else { return false };
-    let (site, at) = (Site::at(Path::new(&root), keeps_old_tree), at.parse::<usize>().unwrap());
-    let commands = Commands::default();
-    let to = site.state.find("latest", None).unwrap();
-    let plan = site.plan(&commands, &to, request);
-    let mut acts = 0;
-    let mut observe = |_: &str| {
-        if acts == at {
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
-        }
-        acts += 1;
-    };
-    run(&site.lock(), &site.plain, &commands, plan, NOW, &mut observe).unwrap();
+fn be_the_child(ground: &dyn Ground, request: Request) -> bool {
+    let (Some(root), Ok(role), Ok(at)) = (env::var_os(ROOT), env::var(ROLE), env::var(DIES_AT)) else { return false };
+    let root = Path::new(&root);
+    let clock = deadly_clock(at.parse().unwrap());
+    let lock = ground.state(root).lock(&mut || {}).unwrap();
+    let mut observe = |_: &str| clock();
+    if role == "rollback" {
+        let provider = ground.provider(root, Some(Arc::clone(&clock)));
+        let to = lock.state().find("latest", None).unwrap();
+        let plan = gather(lock.state(), &*provider, &Commands::default(), &to, request).unwrap();
+        run(&lock, &*provider, &Commands::default(), plan, NOW, &mut observe).unwrap();
+    } else {
+        let open = |_: &Path, _: &Handle| Ok(ground.provider(root, Some(Arc::clone(&clock))));
+        recover_all(&lock, &open, &mut observe);
+    }
     true
 }
 
-fn survives_at_every_moment(test: &str, keeps_old_tree: bool, request: Request) {
-    if be_the_child(keeps_old_tree, request) {
+/// How many there were.
+fn recover_all(lock: &Lock, open: &Open<'_>, observe: &mut dyn FnMut(&str)) -> usize {
+    let recovered = recover(lock, &Commands::default(), open, observe).unwrap();
+    let number = recovered.len();
+    recovered.into_iter().for_each(|recovered| drop(recovered.ending.unwrap()));
+    number
+}
+
+/// What a tree looks like, without what a snapshot of it does not have: nested subvolumes and mounts.
+fn own(root: &Path) -> Vec<String> {
+    let is_own = |line: &String| !["nested", "point"].iter().any(|name| line.starts_with(name));
+    look(root).into_iter().filter(is_own).collect()
+}
+
+/// A rollback killed at each moment, and recovered. `kills_recovery` kills each recovery at each of its moments, too.
+fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, kills_recovery: bool) {
+    if be_the_child(ground, request) {
         return;
     }
-    let (mut old_states, mut new_states) = (0, 0);
+    let (mut old_states, mut new_states, mut number) = (0, 0, 0);
+    let mut is_over = false;
     for at in 0.. {
-        let root = tempfile::tempdir().unwrap();
-        let site = Site::at(root.path(), keeps_old_tree);
-        fill(&site.plain.directory, true);
-        let target = site.snapshot();
-        let target_tree = look(&site.plain.directory);
-        fill(&site.plain.directory, false);
-        let old_tree = look(&site.plain.directory);
+        for recovery_at in 0.. {
+            let case = format!("killed at moment {at}, recovery at moment {recovery_at}");
+            let root = root.join(number.to_string());
+            number += 1;
+            fs::create_dir(&root).unwrap();
+            ground.prepare(&root);
+            let (directory, state) = (ground.directory(&root), ground.state(&root));
+            let provider = ground.provider(&root, None);
+            fill(&directory, true);
+            let target = manage::create(&state.lock(&mut || {}).unwrap(), &*provider, asked(), NOW).unwrap();
+            let (target_tree, target_alone) = (look(&directory), own(&directory));
+            fill(&directory, false);
+            let (old_tree, old_alone) = (look(&directory), own(&directory));
 
-        let died = rollback_that_dies(test, root.path(), at);
+            let died = dies(test, "rollback", &root, at);
+            let died_again = kills_recovery && dies(test, "recovery", &root, recovery_at);
 
-        let mut interrupted = 0;
-        for recovered in recover(&site.lock(), &Commands::default(), &site.open(), &mut |_| {}).unwrap() {
-            recovered.ending.unwrap();
-            interrupted += 1;
+            let lock = state.lock(&mut || {}).unwrap();
+            let open = |_: &Path, _: &Handle| Ok(ground.provider(&root, None));
+            let interrupted = recover_all(&lock, &open, &mut |_| {});
+            assert_eq!(recover_all(&lock, &open, &mut |_| {}), 0, "all is done ({case})");
+
+            let now = look(&directory);
+            let provider = ground.provider(&root, None);
+            let tree_of = |handle: &Option<Handle>| own(provider.view(handle.as_ref().unwrap()).unwrap().path());
+            assert_eq!(tree_of(&target.handle), target_alone, "the snapshot is as it was ({case})");
+            let lies_there = provider.list().unwrap();
+            let known = state.records().unwrap();
+            assert_eq!(known.len(), lies_there.len(), "records and snapshots match ({case})");
+            assert!(known.iter().all(|record| lies_there.contains(&(record.id, record.handle.clone().unwrap()))));
+            if now == old_tree {
+                old_states += 1;
+                assert_eq!(lies_there.len(), 1, "nothing is left over ({case})");
+            } else {
+                new_states += 1;
+                assert_eq!(now, target_tree, "it is the new state ({case})");
+                let safety = newest_safety(&state, &directory).unwrap();
+                assert_eq!(tree_of(&safety.handle), old_alone, "the old state is kept ({case})");
+            }
+            // All goes on as ever.
+            manage::delete(&lock, &*provider, target.id).unwrap();
+            if !died {
+                assert_eq!((&now, interrupted), (&target_tree, 0));
+                is_over = true;
+            }
+            if !died_again {
+                break;
+            }
         }
-        // Recovering again finds nothing to do.
-        assert!(recover(&site.lock(), &Commands::default(), &site.open(), &mut |_| {}).unwrap().is_empty());
-        let now = look(&site.plain.directory);
-        let Some(Handle::Reflink { path }) = &target.handle else { unreachable!() };
-        assert_eq!(look(path), target_tree, "the snapshot is as it was (killed before act {at})");
-        let lies_there = site.plain.list().unwrap();
-        let known: Vec<_> = site.state.records().unwrap();
-        assert_eq!(known.len(), lies_there.len(), "records and snapshots match (killed before act {at})");
-        assert!(known.iter().all(|record| lies_there.contains(&(record.id, record.handle.clone().unwrap()))));
-        if now == old_tree {
-            old_states += 1;
-            assert_eq!(lies_there.len(), 1, "nothing is left over (killed before act {at})");
-        } else {
-            new_states += 1;
-            assert_eq!(now, target_tree, "neither the old nor the new state (killed before act {at})");
-            let safety = newest_safety(&site.state, &site.plain.directory).unwrap();
-            let Some(Handle::Reflink { path }) = &safety.handle else { unreachable!() };
-            assert_eq!(look(path), old_tree, "the old state is kept (killed before act {at})");
-        }
-        // All goes on as ever.
-        manage::delete(&site.lock(), &site.plain, target.id).unwrap();
-        if !died {
-            assert_eq!((&now, interrupted), (&target_tree, 0));
+        if is_over {
             break;
         }
     }
@@ -100,20 +162,105 @@ fn with_units_and_probe() -> Request {
     Request { stop: vec!["shop.service".into()], probe: vec!["true".into()], ..Request::default() }
 }
 
+/// A directory in memory: there are hundreds of rollbacks, and none waits for a disk.
+fn quick() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+/// The tests' own provider.
+struct Directories {
+    keeps_old_tree: bool,
+}
+
+impl Ground for Directories {
+    fn prepare(&self, root: &Path) {
+        fs::create_dir(root.join("live")).unwrap();
+        fs::create_dir(root.join("store")).unwrap();
+    }
+
+    fn directory(&self, root: &Path) -> PathBuf {
+        root.join("live")
+    }
+
+    fn state(&self, root: &Path) -> State {
+        State::open(root.join("state")).unwrap()
+    }
+
+    fn provider(&self, root: &Path, clock: Option<Clock>) -> Box<dyn Provider> {
+        let (directory, store) = (root.join("live"), root.join("store"));
+        Box::new(Plain { directory, store, keeps_old_tree: self.keeps_old_tree, clock })
+    }
+}
+
 #[test]
 fn a_kill_at_any_moment_leaves_the_old_or_the_new_state() {
-    survives_at_every_moment(
-        "kill::a_kill_at_any_moment_leaves_the_old_or_the_new_state",
-        true,
-        with_units_and_probe(),
-    );
+    let root = quick();
+    let test = "kill::a_kill_at_any_moment_leaves_the_old_or_the_new_state";
+    let ground = Directories { keeps_old_tree: true };
+    survives(test, &root.path().canonicalize().unwrap(), &ground, with_units_and_probe(), true);
 }
 
 #[test]
 fn a_kill_at_any_moment_is_survived_where_the_present_state_is_copied_first() {
-    survives_at_every_moment(
-        "kill::a_kill_at_any_moment_is_survived_where_the_present_state_is_copied_first",
-        false,
-        Request { restart: vec!["shop.service".into()], ..Request::default() },
-    );
+    let root = quick();
+    let test = "kill::a_kill_at_any_moment_is_survived_where_the_present_state_is_copied_first";
+    let request = Request { restart: vec!["shop.service".into()], ..Request::default() };
+    survives(test, &root.path().canonicalize().unwrap(), &Directories { keeps_old_tree: false }, request, false);
+}
+
+/// A subvolume of a real btrfs with a nested subvolume and a mount below it, in the mounted top level or as a mount of
+/// its own.
+struct Subvolume {
+    is_mounted: bool,
+}
+
+impl Ground for Subvolume {
+    fn prepare(&self, root: &Path) {
+        let directory = self.directory(root);
+        shell(root, "btrfs -q subvolume create @live");
+        if self.is_mounted {
+            fs::create_dir(&directory).unwrap();
+            let script = r#"
+                device=$(findmnt -n -o SOURCE -T . | sed 's/\[.*//'); subvolume=$(btrfs subvolume show @live | head -n 1)
+                mount -o "subvol=$subvolume" "$device" live
+            "#;
+            shell(root, script);
+        }
+        shell(&directory, "mkdir point; mount -t tmpfs none point; echo stays > point/stays");
+        shell(&directory, "btrfs -q subvolume create nested; echo stays > nested/stays");
+    }
+
+    fn directory(&self, root: &Path) -> PathBuf {
+        root.join(if self.is_mounted { "live" } else { "@live" })
+    }
+
+    fn state(&self, root: &Path) -> State {
+        State::open(root.join("state")).unwrap()
+    }
+
+    fn provider(&self, root: &Path, _: Option<Clock>) -> Box<dyn Provider> {
+        match btrfs::open(&self.directory(root), &mounts().unwrap()).unwrap() {
+            Some(Place::Subvolume(provider)) => Box::new(provider),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn survives_on_btrfs(test: &str, is_mounted: bool) {
+    let ground = Subvolume { is_mounted };
+    if be_the_child(&ground, with_units_and_probe()) {
+        return;
+    }
+    let disk = Disk::btrfs();
+    survives(test, &disk.path(), &ground, with_units_and_probe(), false);
+}
+
+#[test]
+fn a_kill_at_any_moment_is_survived_by_a_subvolume_of_a_real_btrfs() {
+    survives_on_btrfs("kill::a_kill_at_any_moment_is_survived_by_a_subvolume_of_a_real_btrfs", false);
+}
+
+#[test]
+fn a_kill_at_any_moment_is_survived_by_a_mounted_subvolume_of_a_real_btrfs() {
+    survives_on_btrfs("kill::a_kill_at_any_moment_is_survived_by_a_mounted_subvolume_of_a_real_btrfs", true);
 }

@@ -1,5 +1,9 @@
 //! Rollback, and what manages snapshots, against the trait alone.
 
+#[path = "../disk/mod.rs"]
+mod disk;
+mod failing_state;
+mod holding;
 mod kill;
 mod managing;
 mod plain;

@@ -1,11 +1,11 @@
 //! A provider over plain directories: copies for snapshots, an exchange of directories for the switch. Slow and not
 //! atomic, but every step can be cut short, performed again and taken back, as the trait demands.
 
-use std::fs;
+use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::Arc;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
@@ -13,13 +13,15 @@ use snapshot::error::Error;
 use snapshot::id::Id;
 use snapshot::provider::{Abilities, Changed, Handle, Kind, Provider, Space, Step, View};
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Plain {
     pub(crate) directory: PathBuf,
     /// Where snapshots lie.
     pub(crate) store: PathBuf,
     /// The switch keeps the old tree; else a safety snapshot is made first, and the old tree is removed.
     pub(crate) keeps_old_tree: bool,
+    /// Called at the beginning and at the end of every act that changes something.
+    pub(crate) clock: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 struct Shown(PathBuf);
@@ -33,6 +35,14 @@ impl View for Shown {
 impl Plain {
     fn place(&self, id: Id) -> PathBuf {
         self.store.join(id.to_string())
+    }
+
+    fn timed<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let tick = || self.clock.iter().for_each(|clock| clock());
+        tick();
+        let done = act();
+        tick();
+        done
     }
 
     fn staging(&self) -> PathBuf {
@@ -68,12 +78,12 @@ impl Provider for Plain {
     }
 
     fn create(&self, id: Id) -> Result<Handle, Error> {
-        copy(&self.directory, &self.place(id))?;
+        self.timed(|| copy(&self.directory, &self.place(id)))?;
         Ok(Handle::Reflink { path: self.place(id) })
     }
 
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
-        remove(path_of(handle))
+        self.timed(|| remove(path_of(handle)))
     }
 
     fn view(&self, handle: &Handle) -> Result<Box<dyn View>, Error> {
@@ -93,7 +103,7 @@ impl Provider for Plain {
     fn perform(&self, step: &Step) -> Result<(), Error> {
         let (old, before) = (Path::new(step.arguments["old"].as_str().unwrap()), step.arguments["inode"].as_u64());
         let is_switched = inode(&self.directory) != before;
-        match step.name.as_str() {
+        self.timed(|| match step.name.as_str() {
             "copy" if !is_switched => {
                 remove(&self.staging())?;
                 copy(Path::new(step.arguments["to"].as_str().unwrap()), &self.staging())
@@ -101,17 +111,17 @@ impl Provider for Plain {
             "exchange" if !is_switched => self.exchange(),
             "keep" if inode(&self.staging()) == before => rename(&self.staging(), old),
             _ => Ok(()),
-        }
+        })
     }
 
     fn revert(&self, step: &Step) -> Result<(), Error> {
         let (old, before) = (Path::new(step.arguments["old"].as_str().unwrap()), step.arguments["inode"].as_u64());
-        match step.name.as_str() {
+        self.timed(|| match step.name.as_str() {
             "keep" if inode(old) == before => rename(old, &self.staging()),
             "exchange" if inode(&self.directory) != before => self.exchange(),
             "copy" if inode(&self.directory) == before => remove(&self.staging()),
             _ => Ok(()),
-        }
+        })
     }
 
     fn changed_paths(&self, _: &Handle, _: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
@@ -146,7 +156,24 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Files and directories with their modes and times; there is nothing else.
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().map_err(Error::io("copy", from))?;
-    if status.success() { Ok(()) } else { Err(Error::refused(format!("cp {} failed", from.display()))) }
+    let copied = copy_entry(from, to);
+    copied.map_err(Error::io("copy", from))
+}
+
+fn copy_entry(from: &Path, to: &Path) -> io::Result<()> {
+    let stat = fs::symlink_metadata(from)?;
+    if stat.is_dir() {
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy_entry(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        fs::set_permissions(to, stat.permissions())?;
+    } else {
+        fs::copy(from, to)?;
+    }
+    let times = FileTimes::new().set_accessed(stat.accessed()?).set_modified(stat.modified()?);
+    File::open(to)?.set_times(times)
 }

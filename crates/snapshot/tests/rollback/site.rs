@@ -33,7 +33,7 @@ impl Site {
         for name in ["live", "store"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
-        let plain = Plain { directory: root.join("live"), store: root.join("store"), keeps_old_tree };
+        let plain = Plain { directory: root.join("live"), store: root.join("store"), keeps_old_tree, clock: None };
         Site { state: State::open(root.join("state")).unwrap(), plain }
     }
 
