@@ -11,6 +11,7 @@
 mod attach;
 pub mod btrfs;
 pub mod changes;
+pub mod detect;
 pub mod error;
 pub mod expire;
 pub mod holders;

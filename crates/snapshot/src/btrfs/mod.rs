@@ -8,11 +8,10 @@
 //! being made at all. Does not know of records and journals.
 
 mod changes;
-#[allow(dead_code)]
 mod ioctl;
 mod places;
-#[allow(dead_code)]
 mod search;
+mod space;
 mod stream;
 mod switch;
 mod temporary;
@@ -242,7 +241,7 @@ impl Provider for Btrfs {
     }
 
     fn space(&self, handle: &Handle) -> Result<Space, Error> {
-        self.found(handle).map(|_| Space::default())
+        self.space_of(handle)
     }
 
     fn plan_switch(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error> {
