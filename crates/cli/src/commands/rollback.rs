@@ -22,9 +22,10 @@ use crate::output::{Output, printable};
 use crate::snapshots::{self, Session};
 
 /// Take a directory back to a snapshot, live and mounted, as a whole.
-///
-/// Shows first what will be lost since, and who uses it. The present state is kept: --undo returns to it.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Shows first what will be lost since, and who uses the directory, and asks. The present state is kept as
+a snapshot for a day: --undo returns to it. `snapback snapshot undo` brings back single files instead.")]
 pub(crate) struct Command {
     /// To which; with --undo, the directory (the last that was rolled back, if none is given)
     #[arg(value_name = "SNAPSHOT", required_unless_present = "undo")]

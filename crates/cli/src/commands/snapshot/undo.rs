@@ -19,9 +19,9 @@ use crate::output::{Output, printable};
 use crate::snapshots::{self, Session};
 
 /// Bring back single files or directories from a snapshot; the rest stays as it is.
-///
-/// A snapshot of the present state is taken first, where that costs nothing.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+A snapshot of the present state is taken first, where that costs nothing.")]
 pub(crate) struct Command {
     /// From which
     #[arg(value_name = "SNAPSHOT")]
