@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::IoSliceMut;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -28,18 +29,25 @@ thread_local! {
     static MEMORY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Which of the bytes at an offset of a file can be written past the cache: whole blocks.
+pub fn whole_blocks(offset: u64, length: usize) -> Range<usize> {
+    let head = (offset.next_multiple_of(ALIGNMENT as u64) - offset) as usize;
+    let body = length.saturating_sub(head) / ALIGNMENT * ALIGNMENT;
+    if body < LARGE { 0..0 } else { head..head + body }
+}
+
 /// Writes all bytes at an offset. The descriptor must not be used by another thread meanwhile.
 pub fn write_all_at(file: impl AsFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
     let file = file.as_fd();
-    let head = (offset.next_multiple_of(ALIGNMENT as u64) - offset) as usize;
-    let body = bytes.len().saturating_sub(head) / ALIGNMENT * ALIGNMENT;
-    if body < LARGE || !set_direct(file, true) {
+    let body = whole_blocks(offset, bytes.len());
+    if body.is_empty() || !set_direct(file, true) {
         return write_cached(file, bytes, offset);
     }
-    let written = with_buffer(|buffer| write_aligned(file, &bytes[head..head + body], offset + head as u64, buffer));
+    let start = body.start;
+    let written = with_buffer(|buffer| write_aligned(file, &bytes[body], offset + start as u64, buffer));
     set_direct(file, false);
-    let end = head + written?;
-    write_cached(file, &bytes[..head], offset)?;
+    let end = start + written?;
+    write_cached(file, &bytes[..start], offset)?;
     write_cached(file, &bytes[end..], offset + end as u64)
 }
 

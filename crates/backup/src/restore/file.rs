@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use repository::Error;
 use repository::tree::Node;
+use repository::{Error, direct};
 use rustix::fs::{Mode, OFlags, chmod, ftruncate, openat};
 use rustix::io::Errno;
 
@@ -26,6 +26,7 @@ pub(super) struct File {
     failed: Mutex<Option<String>>,
     written: AtomicU64,
     has_length: AtomicBool,
+    edges: Edges,
     restored: AtomicBool,
 }
 
@@ -46,6 +47,32 @@ impl<'a> Plain<'a> {
     }
 }
 
+/// What of pieces that went past the kernel's cache did not fill a block. It goes through the cache, but later: each
+/// such write would wait until all others into the file have reached the disk.
+#[derive(Default)]
+struct Edges(Mutex<Vec<(u64, Box<[u8]>)>>);
+
+impl Edges {
+    /// Keeps less than two megabytes.
+    const MOST: usize = 512;
+
+    fn add(&self, file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut edges = self.0.lock().expect("no panic while edges are held");
+        edges.push((offset, bytes.into()));
+        let is_full = edges.len() >= Self::MOST;
+        drop(edges);
+        if is_full { self.write(file) } else { Ok(()) }
+    }
+
+    fn write(&self, file: &OwnedFd) -> Result<(), Errno> {
+        let edges = std::mem::take(&mut *self.0.lock().expect("no panic while edges are held"));
+        edges.iter().try_for_each(|(offset, bytes)| write_all_at(file, bytes, *offset))
+    }
+}
+
 pub(super) enum FileState {
     /// Nothing is there: holes need no writing.
     New,
@@ -57,7 +84,7 @@ impl File {
     pub(super) fn new(place: Place, node: Node, state: FileState, pieces: usize) -> Self {
         let (failed, written, restored) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
         let (missing, has_length) = (AtomicUsize::new(pieces), AtomicBool::new(false));
-        File { place, node, state, missing, failed, written, has_length, restored }
+        File { place, node, state, missing, failed, written, has_length, edges: Edges::default(), restored }
     }
 
     /// What was to be restored, if it was.
@@ -108,9 +135,14 @@ impl File {
         let mut written = 0;
         for (start, bytes) in data {
             let offset = offset + start as u64;
-            match is_new && run.pace.goes_direct(bytes.len()) {
-                true => run.pace.write(&file, bytes, offset)?,
-                false => write_all_at(&file, bytes, offset)?,
+            let blocks = direct::whole_blocks(offset, bytes.len());
+            if is_new && !blocks.is_empty() && run.pace.is_quick() {
+                let (start, end) = (blocks.start, blocks.end);
+                run.pace.write(&file, &bytes[blocks], offset + start as u64)?;
+                self.edges.add(&file, &bytes[..start], offset)?;
+                self.edges.add(&file, &bytes[end..], offset + end as u64)?;
+            } else {
+                write_all_at(&file, bytes, offset)?;
             }
             written += bytes.len() as u64;
         }
@@ -157,6 +189,7 @@ impl File {
             return;
         }
         let finish = |file: &OwnedFd| -> Result<(), Errno> {
+            self.edges.write(file)?;
             let is_full_length = matches!(self.state, FileState::New) && written == self.node.size;
             if !is_full_length {
                 ftruncate(file, self.node.size)?;

@@ -8,16 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use repository::direct;
-use rustix::fs::{FallocateFlags, FsWord, fallocate, fstatfs};
 use rustix::io::Errno;
 
 /// Bytes after which the pace of a disk is known; its own cache takes the first ones quickly.
 const TRIAL: u64 = 64 << 20;
 /// A disk that takes fewer bytes in a second from one of the threads is a turning one, or far away.
 const QUICK: u64 = 60_000_000;
-
-/// `EXT4_SUPER_MAGIC` of linux/magic.h.
-const EXT4: FsWord = 0xef53;
 
 /// How quickly the target took what was written past the cache.
 #[derive(Default)]
@@ -27,20 +23,15 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Whether pieces of this length should go past the cache.
-    pub(super) fn goes_direct(&self, length: usize) -> bool {
+    /// Whether what is large should go past the cache.
+    pub(super) fn is_quick(&self) -> bool {
         let (bytes, nanoseconds) = (self.bytes.load(Ordering::Relaxed), self.nanoseconds.load(Ordering::Relaxed));
-        length >= direct::LARGE && (bytes < TRIAL || bytes >= QUICK * (nanoseconds / 1000) / 1_000_000)
+        bytes < TRIAL || bytes >= QUICK * (nanoseconds / 1000) / 1_000_000
     }
 
-    /// Writes a piece past the cache, and learns from it.
+    /// Writes whole blocks past the cache, and learns from it.
     pub(super) fn write(&self, file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
         let start = Instant::now();
-        if fstatfs(file).is_ok_and(|system| system.f_type == EXT4) {
-            // Into a hole it lets one write at a time into a file, into reserved blocks all of them. Without room, the
-            // write itself says so.
-            let _ = fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes.len() as u64);
-        }
         direct::write_all_at(file, bytes, offset)?;
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
@@ -58,11 +49,10 @@ mod tests {
             bytes: AtomicU64::new(megabytes << 20),
             nanoseconds: AtomicU64::new(seconds * 1_000_000_000),
         };
-        assert!(pace(0, 0).goes_direct(1 << 20));
-        assert!(!pace(0, 0).goes_direct(4096));
+        assert!(pace(0, 0).is_quick());
         // Before the trial is over, nothing is said.
-        assert!(pace(63, 60).goes_direct(1 << 20));
-        assert!(pace(1000, 2).goes_direct(1 << 20));
-        assert!(!pace(1000, 30).goes_direct(1 << 20));
+        assert!(pace(63, 60).is_quick());
+        assert!(pace(1000, 2).is_quick());
+        assert!(!pace(1000, 30).is_quick());
     }
 }
