@@ -8,7 +8,9 @@
 //! being made at all. Does not know of records and journals.
 
 mod changes;
+pub mod convert;
 mod ioctl;
+mod nested;
 mod places;
 mod search;
 mod space;
@@ -219,8 +221,8 @@ impl Provider for Btrfs {
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
         let Some((id, _, found)) = self.find(handle)? else { return Ok(()) };
         let nested = self.top.nested(found.id)?;
-        if let Some(first) = nested.first() {
-            let path = self.top.named(&place(id).join(TREE).join(&first.path));
+        if let Some((_, first)) = nested.first() {
+            let path = self.top.named(&place(id).join(TREE).join(first));
             return Err(Error::refused(format!("the subvolume {} lies in the tree of {id}", path.display()))
                 .or("move or delete that subvolume first"));
         }

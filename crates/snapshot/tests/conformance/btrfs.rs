@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use snapshot::btrfs::{self, Place};
 use snapshot::id::Id;
@@ -9,8 +10,8 @@ use snapshot::mounts::mounts;
 use snapshot::provider::{Changed, Handle, Provider};
 
 use crate::storage::{Image, run};
-use crate::suite::{Fixture, assert_changes_covered, conformance};
-use crate::tree::describe;
+use crate::suite::{Fixture, assert_changes_covered, assert_in_place, conformance};
+use crate::tree::{assert_same, change, describe, fill};
 
 struct Subvolume {
     image: Image,
@@ -159,6 +160,67 @@ fn all_mounts_of_a_subvolume_show_what_was_rolled_back_and_keep_their_options() 
     }
     assert_eq!(std::fs::read_to_string(shop.image.place("directory bound/file")).unwrap(), "then");
     assert_eq!(options(), before);
+}
+
+/// Does something in a process that is killed after a while.
+fn killed_after(delay: Duration, work: impl FnOnce()) {
+    // SAFETY: the child calls nothing that depends on the threads it lost: what it does is system calls, and memory,
+    // which the C library keeps usable in it.
+    match unsafe { libc::fork() } {
+        0 => {
+            work();
+            // SAFETY: it ends the process.
+            unsafe { libc::_exit(0) }
+        }
+        child => {
+            assert!(child > 0, "fork failed");
+            std::thread::sleep(delay);
+            // SAFETY: it is our child, and was not waited for yet.
+            unsafe {
+                libc::kill(child, libc::SIGKILL);
+                libc::waitpid(child, std::ptr::null_mut(), 0);
+            }
+        }
+    }
+}
+
+fn is_finished_or_taken_back_when_killed(shop: &Subvolume) {
+    fill(&shop.directory);
+    let provider = shop.open();
+    let then = describe(&shop.directory, &shop.apart);
+    let handle = provider.create(Id::random()).unwrap();
+    change(&shop.directory);
+    let now = describe(&shop.directory, &shop.apart);
+    let mut was_cut_off = 0;
+    for attempt in 0..40_u32 {
+        let provider = shop.open();
+        let steps = provider.plan_switch(&handle, Id::random()).unwrap();
+        let whole = Duration::from_millis(25);
+        killed_after(whole * attempt / 40, || steps.iter().for_each(|step| provider.perform(step).unwrap()));
+        let provider = shop.open();
+        was_cut_off += u32::from(describe(&shop.directory, &shop.apart) != then);
+        if attempt % 2 == 0 {
+            steps.iter().for_each(|step| provider.perform(step).unwrap());
+            let which = format!("after attempt {attempt} was finished");
+            assert_same(&describe(&shop.directory, &shop.apart), &then, &which);
+            assert_in_place(&shop.directory, &shop.apart, &which);
+        }
+        steps.iter().rev().for_each(|step| provider.revert(step).unwrap());
+        let which = format!("after attempt {attempt} was taken back");
+        assert_same(&describe(&shop.directory, &shop.apart), &now, &which);
+        assert_in_place(&shop.directory, &shop.apart, &which);
+    }
+    assert!(was_cut_off > 3, "it was cut off {was_cut_off} times only");
+}
+
+#[test]
+fn a_rollback_that_is_killed_at_any_moment_is_finished_or_taken_back() {
+    is_finished_or_taken_back_when_killed(&Subvolume::in_the_mounted_top_level().furnished());
+}
+
+#[test]
+fn a_rollback_of_mounts_that_is_killed_at_any_moment_is_finished_or_taken_back() {
+    is_finished_or_taken_back_when_killed(&Subvolume::of_its_own_mount("--make-shared").furnished());
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn a_switch_brings_everything_back(
     assert_eq!(provider.list().unwrap(), left);
 }
 
-fn assert_in_place(live: &Path, apart: &[PathBuf], which: &str) {
+pub(crate) fn assert_in_place(live: &Path, apart: &[PathBuf], which: &str) {
     for path in apart {
         let content = std::fs::read_to_string(live.join(path).join("stays"));
         assert_eq!(content.ok().as_deref(), path.to_str(), "{} in the live tree, {which}", path.display());
