@@ -78,6 +78,12 @@ pub(crate) fn create_snapshot(source: BorrowedFd, to: impl AsFd, name: &str, is_
     unsafe { update::<{ number::BTRFS_IOC_SNAP_CREATE_V2 }, _>(to, &mut args) }
 }
 
+/// Makes an empty subvolume as an entry of a directory.
+pub(crate) fn create_subvolume(to: impl AsFd, name: &str) -> io::Result<()> {
+    // SAFETY: number and structure belong together.
+    unsafe { update::<{ number::BTRFS_IOC_SUBVOL_CREATE_V2 }, _>(to, &mut named(name)?) }
+}
+
 /// Deletes the subvolume that is an entry of a directory. The kernel does not refuse this for one that is mounted.
 pub(crate) fn destroy_subvolume(directory: impl AsFd, name: &str) -> io::Result<()> {
     // SAFETY: number and structure belong together.
