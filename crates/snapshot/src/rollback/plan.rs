@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::changes::Summary;
-use crate::holders::{Holder, Tree};
+use crate::holders::{By, Holder, Tree};
 use crate::id::Id;
 use crate::provider::{Abilities, Handle, Step};
 use crate::record::Record;
@@ -119,7 +119,9 @@ pub fn plan(facts: Facts) -> Result<Plan, Refusal> {
         }
     };
     let is_stopped = |holder: &&Holder| holder.unit.as_ref().is_some_and(|unit| facts.running.contains(unit));
-    let mut remaining = facts.holders.iter().filter(|holder| !is_stopped(holder)).peekable();
+    // A mount in another namespace goes with ours if it came from it, and else does not hinder that ours goes.
+    let is_in_the_way = |holder: &&Holder| holder.holds.iter().any(|hold| hold.by != By::Mount) && !is_stopped(holder);
+    let mut remaining = facts.holders.iter().filter(is_in_the_way).peekable();
     if !facts.abilities.switches_live && remaining.peek().is_some() {
         let who: Vec<String> = remaining.map(Holder::to_string).collect();
         let message = format!("the directory has to be unmounted for the switch, and is in use by {}", who.join(", "));
@@ -172,5 +174,98 @@ impl Refusal {
     #[must_use]
     pub fn or(self, hint: impl Into<String>) -> Refusal {
         Refusal { hint: Some(hint.into()), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::holders::Hold;
+    use crate::record::Purpose;
+
+    fn facts() -> Facts {
+        let snapshot = Record {
+            id: "00000000000a".parse().unwrap(),
+            directory: PathBuf::from("/srv/shop"),
+            created: Timestamp::UNIX_EPOCH,
+            note: String::new(),
+            expires: None,
+            is_held: false,
+            purpose: Purpose::Asked,
+            handle: Some(Handle::Reflink { path: PathBuf::from("/srv/.snapback/a") }),
+            old_tree: None,
+        };
+        let abilities = Abilities {
+            is_atomic: true,
+            switches_live: false,
+            keeps_snapshot: true,
+            keeps_old_tree: false,
+            knows_changes: false,
+            works_unprivileged: false,
+        };
+        Facts {
+            snapshot,
+            is_there: true,
+            abilities,
+            switch: Ok(vec![Step { name: "exchange".to_owned(), arguments: serde_json::Value::Null }]),
+            mounts_below: Vec::new(),
+            live: Tree::Device(0, 1),
+            holders: Vec::new(),
+            running: vec!["shop.service".to_owned()],
+            restart: vec!["web.service".to_owned()],
+            probe: vec!["curl".to_owned(), "localhost".to_owned()],
+            safety: "00000000000b".parse().unwrap(),
+            safety_expires: None,
+            losses: None,
+            is_state_inside: false,
+            under_way: None,
+        }
+    }
+
+    fn holder(unit: Option<&str>, by: By) -> Holder {
+        let holds = vec![Hold { by, path: PathBuf::from("/srv/shop/x") }];
+        Holder { pid: 7, command: "vi x".to_owned(), unit: unit.map(str::to_owned), holds }
+    }
+
+    #[test]
+    fn a_plan_says_what_is_done_in_its_order_and_survives_being_written() {
+        let plan = plan(facts()).unwrap();
+        let steps = [
+            "stop shop.service",
+            "keep the present state as 00000000000b",
+            "exchange",
+            "start shop.service",
+            "restart web.service",
+            "probe: curl localhost",
+        ];
+        assert_eq!(plan.steps(), steps);
+        assert_eq!(plan.refusals, []);
+        let written = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&written).unwrap(), plan);
+    }
+
+    #[test]
+    fn who_is_in_the_way_of_unmounting_is_named_unless_stopped_first() {
+        let mut facts = facts();
+        facts.holders = vec![
+            holder(Some("shop.service"), By::Descriptor(3)),
+            holder(Some("other.service"), By::Mount),
+            holder(None, By::WorkingDirectory),
+        ];
+        let refusals = plan(facts.clone()).unwrap().refusals;
+        let message = "the directory has to be unmounted for the switch, and is in use by vi x (process 7)";
+        assert_eq!(refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>(), [message]);
+        facts.abilities.switches_live = true;
+        assert_eq!(plan(facts).unwrap().refusals, []);
+    }
+
+    #[test]
+    fn all_that_stands_against_it_is_told_at_once() {
+        let mut facts = facts();
+        facts.is_there = false;
+        facts.is_state_inside = true;
+        facts.under_way = Some("adoption".to_owned());
+        facts.switch = Err(Refusal::new("the top level cannot be exchanged"));
+        assert_eq!(plan(facts).unwrap().refusals.len(), 4);
     }
 }

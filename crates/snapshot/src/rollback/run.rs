@@ -43,8 +43,12 @@ pub fn run<'a>(
     }
     journal::refuse_if_switching(state, &plan.directory)?;
     // The plan was made without the lock.
-    if state.record(plan.to)?.handle.as_ref() != Some(&plan.handle) {
-        return Err(Error::refused(format!("snapshot {} has changed since this was planned", plan.to)));
+    let is_unchanged = state.record(plan.to)?.handle.as_ref() == Some(&plan.handle)
+        && provider.plan_switch(&plan.handle, plan.safety)? == plan.switch;
+    if !is_unchanged {
+        let directory = plan.directory.display();
+        let message = format!("{directory}, or snapshot {} of it, has changed since this was planned", plan.to);
+        return Err(Error::refused(message).or("plan it once more"));
     }
     let safety = Record {
         id: plan.safety,

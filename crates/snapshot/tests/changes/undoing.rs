@@ -9,9 +9,12 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use snapshot::btrfs::{self, Place};
 use snapshot::changes::between;
 use snapshot::error::Error;
 use snapshot::id::Id;
+use snapshot::mounts::mounts;
+use snapshot::provider::Provider as _;
 use snapshot::reflink::clone::{self, Content, Options};
 use snapshot::state::State;
 use snapshot::undo::{Request, Totals, bring_back, recover};
@@ -87,6 +90,31 @@ fn the_whole_tree_comes_back_exactly_on_each_file_system() {
         assert_eq!((totals.brought_back, totals.attributes, totals.directories, totals.removed), (0, 0, 0, 0));
         assert_same(&describe(&site.live), &then);
     }
+}
+
+#[test]
+fn a_snapshot_of_a_real_btrfs_tells_what_changed_and_brings_all_of_it_back() {
+    let disk = Disk::btrfs();
+    shell(
+        &disk.path(),
+        "btrfs -q subvolume create live; btrfs -q subvolume create live/nested; echo x > live/nested/x",
+    );
+    let site = Site::at(&disk.path());
+    fill(&site.live);
+    let Some(Place::Subvolume(provider)) = btrfs::open(&site.live, &mounts().unwrap()).unwrap() else { panic!() };
+    let handle = provider.create(Id::random()).unwrap();
+    let then = describe(&site.live);
+    shell(&site.live, HAVOC);
+    let view = provider.view(&handle).unwrap();
+    let limited = provider.changed_paths(&handle, None).unwrap();
+    let (all, told) = (between(view.path(), &site.live, None), between(view.path(), &site.live, limited.as_deref()));
+    let (all, told) = (all.unwrap().list, told.unwrap().list);
+    assert!(limited.is_some() && all.len() > 10);
+    assert_eq!(told, all);
+    let site = Site { snapshot: view.path().to_owned(), ..site };
+    site.bring_back(&[""], true).unwrap();
+    assert_same(&describe(&site.live), &then);
+    assert!(is_shared(site.live.join("large")));
 }
 
 #[test]

@@ -135,7 +135,12 @@ fn unescape(name: &str) -> std::ffi::OsString {
     std::ffi::OsString::from_vec(bytes)
 }
 
-fn walk(root: &Path, below: &Path, entries: &mut BTreeMap<PathBuf, String>, groups: &mut BTreeMap<u64, Vec<PathBuf>>) {
+fn walk(
+    root: &Path,
+    below: &Path,
+    entries: &mut BTreeMap<PathBuf, String>,
+    groups: &mut BTreeMap<(u64, u64), Vec<PathBuf>>,
+) {
     let path = root.join(below);
     let stat = std::fs::symlink_metadata(&path).unwrap();
     let mut text = format!(
@@ -152,7 +157,7 @@ fn walk(root: &Path, below: &Path, entries: &mut BTreeMap<PathBuf, String>, grou
             walk(root, &below.join(entry.unwrap().file_name()), entries, groups);
         }
     } else {
-        groups.entry(stat.ino()).or_default().push(below.to_owned());
+        groups.entry((stat.dev(), stat.ino())).or_default().push(below.to_owned());
         text.push_str(&format!(" {} links", stat.nlink()));
     }
     if stat.is_symlink() {

@@ -17,6 +17,7 @@ use snapshot::btrfs::{self, Place};
 use snapshot::manage;
 use snapshot::mounts::mounts;
 use snapshot::provider::{Handle, Open, Provider};
+use snapshot::reflink::provider::Reflink;
 use snapshot::rollback::recover::recover;
 use snapshot::rollback::run::run;
 use snapshot::rollback::{Request, gather, newest_safety};
@@ -94,8 +95,9 @@ fn own(root: &Path) -> Vec<String> {
     look(root).into_iter().filter(is_own).collect()
 }
 
-/// A rollback killed at each moment, and recovered. `kills_recovery` kills each recovery at each of its moments, too.
-fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, kills_recovery: bool) {
+/// A rollback killed at each moment, and recovered. After every so many of them,
+/// `recoveries`, the recovery is killed at each of its moments, too; never if that is 0.
+fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, recoveries: usize) {
     if be_the_child(ground, request) {
         return;
     }
@@ -117,7 +119,7 @@ fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, kill
             let (old_tree, old_alone) = (look(&directory), own(&directory));
 
             let died = dies(test, "rollback", &root, at);
-            let died_again = kills_recovery && dies(test, "recovery", &root, recovery_at);
+            let died_again = recoveries > 0 && at % recoveries == 0 && dies(test, "recovery", &root, recovery_at);
 
             let lock = state.lock(&mut || {}).unwrap();
             let open = |_: &Path, _: &Handle| Ok(ground.provider(&root, None));
@@ -127,11 +129,14 @@ fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, kill
             let now = look(&directory);
             let provider = ground.provider(&root, None);
             let tree_of = |handle: &Option<Handle>| own(provider.view(handle.as_ref().unwrap()).unwrap().path());
-            assert_eq!(tree_of(&target.handle), target_alone, "the snapshot is as it was ({case})");
             let lies_there = provider.list().unwrap();
             let known = state.records().unwrap();
             assert_eq!(known.len(), lies_there.len(), "records and snapshots match ({case})");
             assert!(known.iter().all(|record| lies_there.contains(&(record.id, record.handle.clone().unwrap()))));
+            let is_used_up = now != old_tree && !provider.abilities().keeps_snapshot;
+            if !is_used_up {
+                assert_eq!(tree_of(&target.handle), target_alone, "the snapshot is as it was ({case})");
+            }
             if now == old_tree {
                 old_states += 1;
                 assert_eq!(lies_there.len(), 1, "nothing is left over ({case})");
@@ -142,7 +147,8 @@ fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, kill
                 assert_eq!(tree_of(&safety.handle), old_alone, "the old state is kept ({case})");
             }
             // All goes on as ever.
-            manage::delete(&lock, &*provider, target.id).unwrap();
+            assert_eq!(manage::delete(&lock, &*provider, target.id).is_err(), is_used_up, "{case}");
+            manage::create(&lock, &*provider, asked(), NOW).unwrap();
             if !died {
                 assert_eq!((&now, interrupted), (&target_tree, 0));
                 is_over = true;
@@ -197,7 +203,7 @@ fn a_kill_at_any_moment_leaves_the_old_or_the_new_state() {
     let root = quick();
     let test = "kill::a_kill_at_any_moment_leaves_the_old_or_the_new_state";
     let ground = Directories { keeps_old_tree: true };
-    survives(test, &root.path().canonicalize().unwrap(), &ground, with_units_and_probe(), true);
+    survives(test, &root.path().canonicalize().unwrap(), &ground, with_units_and_probe(), 2);
 }
 
 #[test]
@@ -205,7 +211,7 @@ fn a_kill_at_any_moment_is_survived_where_the_present_state_is_copied_first() {
     let root = quick();
     let test = "kill::a_kill_at_any_moment_is_survived_where_the_present_state_is_copied_first";
     let request = Request { restart: vec!["shop.service".into()], ..Request::default() };
-    survives(test, &root.path().canonicalize().unwrap(), &Directories { keeps_old_tree: false }, request, false);
+    survives(test, &root.path().canonicalize().unwrap(), &Directories { keeps_old_tree: false }, request, 0);
 }
 
 /// A subvolume of a real btrfs with a nested subvolume and a mount below it, in the mounted top level or as a mount of
@@ -252,7 +258,38 @@ fn survives_on_btrfs(test: &str, is_mounted: bool) {
         return;
     }
     let disk = Disk::btrfs();
-    survives(test, &disk.path(), &ground, with_units_and_probe(), false);
+    // The more is to be switched, the more can go wrong when it is taken back.
+    survives(test, &disk.path(), &ground, with_units_and_probe(), if is_mounted { 4 } else { 0 });
+}
+
+/// A directory on a real XFS, with a mount below it.
+struct Clones;
+
+impl Ground for Clones {
+    fn prepare(&self, root: &Path) {
+        shell(root, "mkdir -p live/point; mount -t tmpfs none live/point; echo stays > live/point/stays");
+    }
+
+    fn directory(&self, root: &Path) -> PathBuf {
+        root.join("live")
+    }
+
+    fn state(&self, root: &Path) -> State {
+        State::open(root.join("state")).unwrap()
+    }
+
+    fn provider(&self, root: &Path, _: Option<Clock>) -> Box<dyn Provider> {
+        Box::new(Reflink::open(&self.directory(root)).unwrap())
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_is_survived_by_clones_on_a_real_xfs() {
+    if be_the_child(&Clones, with_units_and_probe()) {
+        return;
+    }
+    let (disk, test) = (Disk::xfs(), "kill::a_kill_at_any_moment_is_survived_by_clones_on_a_real_xfs");
+    survives(test, &disk.path(), &Clones, with_units_and_probe(), 0);
 }
 
 #[test]

@@ -5,10 +5,13 @@ use std::process::{Child, Command, Stdio};
 
 use snapshot::error::Error;
 use snapshot::holders::By;
+use snapshot::manage;
+use snapshot::rollback::recover::recover;
 use snapshot::rollback::run::{Outcome, run};
 use snapshot::rollback::{Plan, Request, newest_safety};
+use snapshot::undo;
 
-use crate::site::{Commands, NOW, Site, fill, look};
+use crate::site::{Commands, NOW, Site, asked, fill, look};
 
 /// A process that holds a file open until this is dropped.
 struct Reader(Child);
@@ -125,4 +128,53 @@ fn a_snapshot_that_somebody_removed_is_refused() {
     fs::remove_dir_all(site.plain.store.join(to.id.to_string())).unwrap();
     let plan = site.plan(&commands, &to, Request::default());
     assert!(plan.refusals[0].message.contains("is gone"), "{:?}", plan.refusals);
+}
+
+#[test]
+fn until_a_rollback_that_was_cut_short_is_recovered_nothing_else_changes_the_directory() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, commands) = (Site::at(root.path(), true), Commands::default());
+    fill(&site.plain.directory, false);
+    let (to, other) = (site.snapshot(), site.snapshot());
+    fill(&site.plain.directory, true);
+    let before = look(&site.plain.directory);
+    let plan = site.plan(&commands, &to, Request::default());
+    // As a kill would, this leaves everything as it is at the moment of the exchange.
+    let cut_short = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        run(&site.lock(), &site.plain, &commands, plan, NOW, &mut |act| assert_ne!(act, "keep"))
+    }));
+    assert!(cut_short.is_err());
+    let lock = site.lock();
+    let refused = [
+        manage::create(&lock, &site.plain, asked(), NOW).map(drop),
+        manage::delete(&lock, &site.plain, to.id).map(drop),
+        run(&lock, &site.plain, &commands, site.plan(&commands, &other, Request::default()), NOW, &mut |_| {})
+            .map(drop),
+        undo::bring_back(&lock, &site.plain.directory, to.id, root.path(), &undo::Request::default(), &mut |_| {})
+            .map(drop),
+    ];
+    for (number, refused) in refused.into_iter().enumerate() {
+        assert!(matches!(refused, Err(Error::Refused { .. })), "{number}: {refused:?}");
+    }
+    let plan = site.plan(&commands, &other, Request::default());
+    assert!(plan.refusals[0].message.contains("is not finished"), "{:?}", plan.refusals);
+    let recovered = recover(&lock, &commands, &site.open(), &mut |_| {}).unwrap();
+    assert!(matches!(&recovered[..], [one] if !one.ending.as_ref().unwrap().is_finished));
+    assert_eq!(look(&site.plain.directory), before);
+    manage::create(&lock, &site.plain, asked(), NOW).unwrap();
+}
+
+#[test]
+fn a_plan_that_no_longer_fits_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, commands) = (Site::at(root.path(), true), Commands::default());
+    let to = site.snapshot();
+    let (first, second) =
+        (site.plan(&commands, &to, Request::default()), site.plan(&commands, &to, Request::default()));
+    perform(&site, &commands, first).unwrap();
+    let refused = perform(&site, &commands, second).unwrap_err();
+    assert!(refused.to_string().contains("has changed since this was planned"), "{refused}");
+    let plan = site.plan(&commands, &to, Request::default());
+    manage::delete(&site.lock(), &site.plain, to.id).unwrap();
+    assert!(matches!(perform(&site, &commands, plan), Err(Error::NoSuchSnapshot(_))));
 }
