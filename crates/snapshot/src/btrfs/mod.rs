@@ -7,11 +7,13 @@
 //! Neither quotas nor freezing are used: the first slow a busy file system to a halt, the second stops a snapshot from
 //! being made at all. Does not know of records and journals.
 
+mod boot;
 mod changes;
 pub mod convert;
 pub(crate) mod ioctl;
 mod nested;
 mod places;
+mod plan;
 mod search;
 mod space;
 mod stream;
@@ -108,10 +110,13 @@ impl Btrfs {
         let live = ioctl::subvolume(&fd).map_err(Error::io("ask for the subvolume at", &self.directory))?;
         if self.top.path_of(live.id)?.as_ref() != Some(&self.path) {
             let directory = self.directory.display();
-            return Err(Error::refused(format!(
-                "{directory} shows a snapshot, or the tree of before a rollback that was cut off"
-            ))
-            .or(format!("let the rollback be finished or taken back, or mount {directory} again")));
+            let way_out = match self.directory.parent() {
+                Some(_) => format!("let the rollback be finished or taken back, or mount {directory} again"),
+                None => "restart the system: it goes on with the old tree until then".to_owned(),
+            };
+            return Err(
+                Error::refused(format!("{directory} shows a snapshot, or the tree of before a rollback")).or(way_out)
+            );
         }
         Ok((fd, live))
     }
