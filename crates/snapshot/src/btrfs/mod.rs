@@ -211,7 +211,12 @@ impl Provider for Btrfs {
         let (live, _) = self.live()?;
         let place = self.top.make_place(id, &self.path)?;
         let made = ioctl::create_snapshot(live.as_fd(), &place, TREE, true);
-        made.map_err(Error::io("take a snapshot of", &self.directory)).inspect_err(|_| {
+        let failed = |error: std::io::Error| match error.raw_os_error() {
+            Some(libc::ETXTBSY) => Error::refused(format!("a swap file is in use in {}", self.directory.display()))
+                .or("move it to a subvolume of its own (swapoff, then swapon)"),
+            _ => Error::io("take a snapshot of", &self.directory)(error),
+        };
+        made.map_err(failed).inspect_err(|_| {
             // The error of the snapshot is the one to tell.
             let _ = self.top.remove_place(id);
         })?;

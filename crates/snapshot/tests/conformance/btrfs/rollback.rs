@@ -158,3 +158,48 @@ fn the_root_of_a_running_system_is_rolled_back_for_the_next_start_and_goes_on_un
         assert!(shown.join("var/lib/machines/one").exists(), "{}", shown.display());
     }
 }
+
+#[test]
+fn on_a_full_disk_all_that_fails_leaves_everything_as_it_was() {
+    let image = Image::new("200M", &["mkfs.btrfs", "-q"]);
+    let top = image.mount("top", "");
+    let directory = top.join("shop");
+    make_subvolume(&directory);
+    std::fs::write(directory.join("file"), "then").unwrap();
+    let provider = Subvolume::provider(&directory);
+    let handle = provider.create(Id::random()).unwrap();
+    std::fs::write(directory.join("file"), "now").unwrap();
+    let filling = std::fs::File::create(directory.join("filling")).unwrap();
+    while std::io::Write::write_all(&mut &filling, &[7; 65536]).and_then(|()| filling.sync_data()).is_ok() {}
+    for number in 0.. {
+        if std::fs::write(directory.join(number.to_string()), [7; 1500]).is_err() {
+            break;
+        }
+    }
+    let listed = provider.list().unwrap();
+    provider.space(&handle).expect("an estimate that cannot be made is none");
+    provider.changed_paths(&handle, None).expect("without room, it cannot tell");
+    assert_eq!(provider.list().unwrap(), listed);
+    let old = Id::random();
+    let steps = provider.plan_switch(&handle, old).unwrap();
+    let done = steps.iter().try_for_each(|step| provider.perform(step));
+    let content = || std::fs::read_to_string(directory.join("file")).unwrap();
+    assert_eq!(content(), if done.is_ok() { "then" } else { "now" });
+    steps.iter().rev().for_each(|step| provider.revert(step).unwrap());
+    assert_eq!(content(), "now");
+    assert_eq!(provider.list().unwrap(), listed);
+    provider.delete(&handle).unwrap();
+}
+
+#[test]
+fn a_swap_file_in_use_is_named_as_what_forbids_a_snapshot() {
+    let shop = Subvolume::in_the_mounted_top_level();
+    let swap = shop.directory.join("swap");
+    run("btrfs", ["filesystem", "mkswapfile", "--size", "10m", &swap.to_string_lossy()]);
+    run("swapon", [&swap]);
+    let error = shop.open().create(Id::random()).map(drop);
+    run("swapoff", [&swap]);
+    let error = error.unwrap_err();
+    assert!(error.to_string().starts_with("a swap file is in use in "), "{error}");
+    assert_eq!(shop.open().list().unwrap(), []);
+}
