@@ -34,6 +34,8 @@ const PARTS: &[Part] = &[
     Part { program: "modprobe", package: "kmod", why: "the device mapper's modules in the guest" },
     Part { program: "lvs", package: "lvm2", why: "thin volumes in the guest" },
     Part { program: "thin_ls", package: "thin-provisioning-tools", why: "what a thin volume holds alone" },
+    Part { program: "pg_ctlcluster", package: "postgresql", why: "a database under load in what is rolled back" },
+    Part { program: "python3", package: "python3", why: "a socket among the files" },
     Part { program: "diff", package: "diffutils", why: "comparing a restored tree with its source" },
 ];
 
