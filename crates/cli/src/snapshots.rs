@@ -1,6 +1,7 @@
 //! From the arguments to the state directory of the snapshots, and to which one is meant.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use engine::guard::document::Guard;
@@ -10,7 +11,9 @@ use snapshot::error::Error;
 use snapshot::id::Id;
 use snapshot::provider::{Handle, Provider};
 use snapshot::record::Record;
+use snapshot::runner::System;
 use snapshot::state::{Lock, State};
+use snapshot::{detect, mounts};
 
 use crate::error::CommandError;
 use crate::global::Global;
@@ -48,6 +51,10 @@ impl<'a> Session<'a> {
                 Err(error) => self.output.warning(format_args!("{what}, and cannot be gone on with: {error}")),
             }
         }
+        for directory in snapshot::undo::recover(&lock)? {
+            let directory = printable(&directory);
+            self.output.message(format_args!("an undo in {directory} was cut short; do it once more to go on with it"));
+        }
         Ok(lock)
     }
 
@@ -76,20 +83,12 @@ impl<'a> Session<'a> {
 /// The mechanism for a directory of which there may be no snapshot yet.
 pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>, Error> {
     let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
-    detect(&directory)
+    detect::provider(&directory, &mounts::mounts()?, Arc::new(System))
 }
 
 /// The mechanism with which a snapshot was made.
 pub(crate) fn open(directory: &Path, handle: &Handle) -> Result<Box<dyn Provider>, Error> {
-    let _ = handle;
-    detect(directory)
-}
-
-fn detect(directory: &Path) -> Result<Box<dyn Provider>, Error> {
-    match snapshot::btrfs::open(directory, &snapshot::mounts::mounts()?)? {
-        Some(snapshot::btrfs::Place::Subvolume(provider)) => Ok(Box::new(provider)),
-        _ => Err(Error::refused(format!("{} is not a btrfs subvolume", directory.display()))),
-    }
+    detect::reopen(directory, handle, &[], &mounts::mounts()?, Arc::new(System))
 }
 
 /// `--state-dir`; else where the system keeps such things, for all or for the user.

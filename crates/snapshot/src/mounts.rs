@@ -50,11 +50,19 @@ pub fn parse(text: &[u8]) -> Result<Vec<Mount>, Error> {
         .collect()
 }
 
-/// The mount that a path without symbolic links lies on: the last one made on the nearest directory above it.
+/// The mount that a path without symbolic links lies on: the one on top of those upon the nearest directory above it.
 pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
-    // Of mounts upon the same directory, the last is on top.
-    above.max_by_key(|mount| mount.point.components().count())
+    let nearest = above.max_by_key(|mount| mount.point.components().count())?;
+    on_top(mounts, &nearest.point)
+}
+
+/// The mount that is on top of those upon a directory. It need not be the last one made: another one can be slipped
+/// beneath it (`MOVE_MOUNT_BENEATH`).
+pub fn on_top<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
+    let upon: Vec<&Mount> = mounts.iter().filter(|mount| mount.point == point).collect();
+    let is_covered = |mount: &Mount| upon.iter().any(|other| other.parent == mount.id);
+    upon.iter().rev().find(|mount| !is_covered(mount)).copied()
 }
 
 /// Mounts strictly below a directory.
@@ -134,8 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn of_two_mounts_upon_one_directory_the_last_is_on_top() {
+    fn of_two_mounts_upon_one_directory_the_upper_one_is_on_top() {
         let text = b"30 1 0:30 / /mnt rw - tmpfs none rw\n31 30 0:31 / /mnt rw - tmpfs none rw\n";
         assert_eq!(mount_of(&parse(text).unwrap(), Path::new("/mnt/x")).unwrap().id, 31);
+        let slipped_in = b"30 1 0:30 / /mnt rw - tmpfs none rw\n31 32 0:31 / /mnt rw - tmpfs none rw\n\
+            32 30 0:32 / /mnt rw - tmpfs none rw\n";
+        assert_eq!(mount_of(&parse(slipped_in).unwrap(), Path::new("/mnt/x")).unwrap().id, 31);
     }
 }

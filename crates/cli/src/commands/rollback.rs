@@ -7,7 +7,9 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use engine::rollback::SAFETY_KEPT;
+use snapshot::changes::{self, Summary};
 use snapshot::holders::Holder;
+use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
 use snapshot::rollback::{self, Plan, Request};
 use snapshot::runner::System;
@@ -20,9 +22,10 @@ use crate::output::{Output, printable};
 use crate::snapshots::{self, Session};
 
 /// Take a directory back to a snapshot, live and mounted, as a whole.
-///
-/// Shows first what will be lost since, and who uses it. The present state is kept: --undo returns to it.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Shows first what will be lost since, and who uses the directory, and asks. The present state is kept as
+a snapshot for a day: --undo returns to it. `snapback snapshot undo` brings back single files instead.")]
 pub(crate) struct Command {
     /// To which; with --undo, the directory (the last that was rolled back, if none is given)
     #[arg(value_name = "SNAPSHOT", required_unless_present = "undo")]
@@ -68,7 +71,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         restart: command.restart.clone(),
         probe: command.probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
-        losses: None,
+        losses: losses(&*provider, &record, output),
     };
     let plan = rollback::gather(&session.state, &*provider, &System, &record, request)?;
     show(&plan, &record, &session)?;
@@ -94,6 +97,23 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     perform(plan, &*provider, &lock, &session)
 }
 
+/// What was done since the snapshot. Nothing if it cannot be told, which stops no rollback.
+fn losses(provider: &dyn Provider, record: &Record, output: &Output) -> Option<Summary> {
+    let handle = record.handle.as_ref()?;
+    let compare = || {
+        let view = provider.view(handle)?;
+        let limited = provider.changed_paths(handle, None)?;
+        changes::between(view.path(), provider.directory(), limited.as_deref())
+    };
+    match compare() {
+        Ok(changes) => Some(changes.summary()),
+        Err(error) => {
+            output.warning(format_args!("what will be lost cannot be told: {error}"));
+            None
+        }
+    }
+}
+
 /// The state before the last rollback, of a directory or of any.
 fn last_safety(session: &Session<'_>, directory: Option<&str>) -> Result<String> {
     let directory = directory.map(|directory| Path::new(directory).canonicalize()).transpose()?;
@@ -109,7 +129,7 @@ fn last_safety(session: &Session<'_>, directory: Option<&str>) -> Result<String>
 
 fn perform(
     plan: Plan,
-    provider: &dyn snapshot::provider::Provider,
+    provider: &dyn Provider,
     lock: &snapshot::state::Lock,
     session: &Session<'_>,
 ) -> Result<ExitCode> {

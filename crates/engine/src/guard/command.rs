@@ -1,9 +1,9 @@
 //! Runs the guarded command as if the guard were not there: the same terminal, the same foreground process group, every
 //! signal reaches it, and its end is ours.
 //!
-//! What the terminal sends (Ctrl-C, Ctrl-\, Ctrl-Z, a new size, hanging up) the kernel gives to the whole group, so the
-//! command has it already; what somebody sends to the guard alone is passed on. Ctrl-Z stops both, as job control
-//! expects.
+//! What the terminal sends (Ctrl-C, Ctrl-\, Ctrl-Z, a new size) the kernel gives to the whole group, so the command has
+//! it already; what somebody sends to the guard alone is passed on. Ctrl-Z stops both, as job control expects. That the
+//! terminal is gone the kernel tells the session's leader alone, which may be the guard: it is always passed on.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -39,7 +39,7 @@ impl Signals {
                 if pid.is_none() {
                     last.store(origin.signal, Ordering::Relaxed);
                 }
-                let is_ours_alone = !matches!(origin.cause, Cause::Kernel);
+                let is_ours_alone = origin.signal == SIGHUP || !matches!(origin.cause, Cause::Kernel);
                 if let (Some(pid), Some(signal), true) = (*pid, Signal::from_named_raw(origin.signal), is_ours_alone) {
                     // It may have ended just now.
                     let _ = kill_process(pid, signal);

@@ -108,6 +108,16 @@ impl Guard {
         !matches!(self.phase, Phase::Ended { .. })
     }
 
+    /// Whether something is to be done and nobody is there who will.
+    pub fn is_unwatched(&self) -> bool {
+        let is_alive = |process: &Option<Process>| process.as_ref().is_some_and(Process::is_alive);
+        match (&self.phase, &self.confirm) {
+            (Phase::Ended { .. }, _) => false,
+            (_, Some(_)) => !is_alive(&self.watchdog),
+            (_, None) => !self.process.is_alive() && !is_alive(&self.watchdog),
+        }
+    }
+
     /// How long until it goes back.
     pub fn remaining(&self, now: &Moment) -> Option<Duration> {
         let confirm = self.confirm.as_ref()?;
@@ -116,10 +126,12 @@ impl Guard {
 
     /// What to do about it now. `runs`: whether whoever runs the command is alive.
     pub fn next(&self, now: &Moment, runs: bool) -> Next {
+        if self.phase == Phase::RollingBack {
+            return Next::RollBack;
+        }
         let (Some(confirm), Some(remaining)) = (&self.confirm, self.remaining(now)) else { return Next::Nothing };
         match self.phase {
-            Phase::Ended { .. } => Next::Nothing,
-            Phase::RollingBack => Next::RollBack,
+            Phase::Ended { .. } | Phase::RollingBack => Next::Nothing,
             Phase::Running | Phase::Waiting if remaining.is_zero() => Next::RollBack,
             Phase::Running if !runs => {
                 // Never later than what was written: a machine that goes down again and again must not put it off.

@@ -193,7 +193,15 @@ impl<'a> Guards<'a> {
     pub fn go_back(&self, id: Id) -> Result<Guard, Error> {
         let _held = self.store.lock()?;
         let guard = self.get(id)?;
-        if guard.is_open() { self.perform(guard) } else { Ok(guard) }
+        if !guard.is_open() {
+            return Ok(guard);
+        }
+        let is_watched = guard.confirm.is_some();
+        match self.perform(guard.clone()) {
+            // With a deadline there is a watchdog, which tries again.
+            Err(error) if !is_watched => self.end(guard, Outcome::Failed { message: error.to_string() }),
+            performed => performed,
+        }
     }
 
     /// Takes the directory back if it is time to.
@@ -272,6 +280,7 @@ impl<'a> Guards<'a> {
 fn refuse(other: &Guard) -> Error {
     let directory = other.directory.display();
     let way_out = match other.phase {
+        _ if other.is_unwatched() => "`snapback guard --resume` goes on with it".to_owned(),
         Phase::Running => format!("wait until its command has ended: {}", other.command),
         _ => format!("`snapback confirm {}` if all is well; else wait until it has gone back", other.id),
     };

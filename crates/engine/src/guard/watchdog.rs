@@ -93,8 +93,7 @@ impl Guards<'_> {
             let _held = self.store.lock()?;
             self.tidy()?
         };
-        let is_alone = |guard: &Guard| !guard.watchdog.as_ref().is_some_and(Process::is_alive);
-        let orphans = open.into_iter().filter(|guard| guard.is_open() && guard.confirm.is_some() && is_alone(guard));
+        let orphans = open.iter().filter(|guard| guard.is_open() && guard.is_unwatched());
         let orphans: Vec<Id> = orphans.map(|guard| guard.id).collect();
         Ok(std::thread::scope(|scope| {
             let watched: Vec<_> = orphans.into_iter().map(|id| scope.spawn(move || self.watch(id))).collect();

@@ -8,11 +8,12 @@
 //! being made at all. Does not know of records and journals.
 
 mod changes;
-#[allow(dead_code)]
-mod ioctl;
+pub mod convert;
+pub(crate) mod ioctl;
+mod nested;
 mod places;
-#[allow(dead_code)]
 mod search;
+mod space;
 mod stream;
 mod switch;
 mod temporary;
@@ -220,8 +221,8 @@ impl Provider for Btrfs {
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
         let Some((id, _, found)) = self.find(handle)? else { return Ok(()) };
         let nested = self.top.nested(found.id)?;
-        if let Some(first) = nested.first() {
-            let path = self.top.named(&place(id).join(TREE).join(&first.path));
+        if let Some((_, first)) = nested.first() {
+            let path = self.top.named(&place(id).join(TREE).join(first));
             return Err(Error::refused(format!("the subvolume {} lies in the tree of {id}", path.display()))
                 .or("move or delete that subvolume first"));
         }
@@ -242,7 +243,7 @@ impl Provider for Btrfs {
     }
 
     fn space(&self, handle: &Handle) -> Result<Space, Error> {
-        self.found(handle).map(|_| Space::default())
+        self.space_of(handle)
     }
 
     fn plan_switch(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error> {

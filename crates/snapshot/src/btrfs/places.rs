@@ -18,6 +18,7 @@ use super::ioctl;
 use super::top::Top;
 use crate::attach;
 use crate::error::Error;
+use crate::id::Id;
 use crate::mounts::{self, Mount};
 
 /// A mount of the subvolume, or of a directory in it.
@@ -118,12 +119,12 @@ pub(crate) fn below(
 pub(crate) fn switch(top: &Top, place: &Place, from: u64, to: u64, directory: &Path) -> Result<(), Error> {
     let point = &place.point;
     let mounts = mounts::mounts()?;
-    let stack: Vec<&Mount> = mounts.iter().filter(|mount| mount.point == *point).collect();
-    let Some(top_most) = stack.last().filter(|mount| shows(mount, top, from) || shows(mount, top, to)) else {
+    let top_most = mounts::on_top(&mounts, point).filter(|mount| shows(mount, top, from) || shows(mount, top, to));
+    let Some(top_most) = top_most else {
         return Err(Error::refused(format!("{} is not mounted as it was", point.display()))
             .or("mount it again, and let the rollback go on"));
     };
-    let hidden = stack.iter().rev().skip(1).find(|mount| mount.id == top_most.parent);
+    let hidden = mounts.iter().find(|mount| mount.id == top_most.parent && mount.point == *point);
     let (is_done, has_from, has_to) = (
         shows(top_most, top, to),
         hidden.is_some_and(|mount| shows(mount, top, from)),
@@ -172,6 +173,11 @@ pub(crate) fn switch(top: &Top, place: &Place, from: u64, to: u64, directory: &P
 
 fn attach_upon(mount: &OwnedFd, upon: &[(PathBuf, OwnedFd)]) -> Result<(), Error> {
     upon.iter().try_for_each(|(path, clone)| attach::attach(clone, mount, path))
+}
+
+/// Where clones of mounts wait while what lies under them is exchanged.
+pub(crate) fn waiting(id: Id) -> PathBuf {
+    Path::new("/run/snapback/waiting").join(id.to_string())
 }
 
 /// Does something that takes directories from under their mounts, and puts the mounts back upon what then lies at the

@@ -29,7 +29,6 @@ pub(crate) struct Search {
 /// What is found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Item<'a> {
-    pub(crate) object: u64,
     pub(crate) offset: u64,
     pub(crate) data: &'a [u8],
 }
@@ -83,7 +82,7 @@ pub(crate) fn search(fd: impl AsFd, what: Search, found: &mut dyn FnMut(Item) ->
             rest = after;
             last = (object, kind, offset);
             // A range of keys also holds other types of the objects in its middle.
-            if kind == what.kind && !found(Item { object, offset, data }) {
+            if kind == what.kind && !found(Item { offset, data }) {
                 return Ok(());
             }
         }

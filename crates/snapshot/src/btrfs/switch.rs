@@ -8,21 +8,19 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timestamps};
+use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Btrfs;
 use super::ioctl;
+use super::nested::{self, Nested, Way, move_across};
 use super::places::{self, Place};
-use super::top::{TOP, TREE, Top, place};
+use super::top::{TOP, TREE, place};
 use crate::error::Error;
 use crate::id::Id;
 use crate::mounts::{self, Mount};
 use crate::provider::{Handle, Step};
-
-/// Where clones of mounts wait while what lies under them is exchanged.
-const WAITING: &str = "/run/snapback/waiting";
 
 /// A step's arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,13 +56,6 @@ struct Needed {
     is_point: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Nested {
-    id: u64,
-    path: PathBuf,
-    is_read_only: bool,
-}
-
 impl Btrfs {
     pub(super) fn plan(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error> {
         let (_, snapshot, _) = self.found(to)?;
@@ -77,12 +68,10 @@ impl Btrfs {
             .or("bring single files back with `snapback snapshot undo`, or keep the data in a subvolume"));
         }
         let mounts = mounts::mounts()?;
-        let mut nested = Vec::new();
-        for found in self.top.nested(live.id)? {
-            let path = self.path.join(&found.path);
-            let Some((_, subvolume)) = self.top.subvolume_at(&path)? else { continue };
-            nested.push(Nested { id: found.id, path: found.path, is_read_only: subvolume.is_read_only });
-        }
+        let nested = nested::below(&self.top, live.id, &self.path, Path::new(""), &|path| {
+            // Where the snapshot has no such directory, one is made.
+            self.top.open_in(&snapshot, path).ok().flatten().map(|fd| nested::modified(&fd)).transpose()
+        })?;
         let nested_paths: Vec<PathBuf> = nested.iter().map(|nested| nested.path.clone()).collect();
         let places = places::places(&self.top, &mounts, live.id, &self.path)?;
         let below = places::below(&self.top, &mounts, live.id, &self.path, &nested_paths);
@@ -183,8 +172,8 @@ impl Btrfs {
         match work {
             Work::Prepare { from, needed } => self.prepare(old, live, &from, &needed),
             Work::Exchange { mounts } => self.exchange(old, live, &mounts, true),
-            Work::Across { nested, places, waiting } => places::carried(&waiting, &waiting_at(old), &mut || {
-                self.move_nested(&nested, &place(old).join(TREE), &self.path)?;
+            Work::Across { nested, places, waiting } => places::carried(&waiting, &places::waiting(old), &mut || {
+                move_across(&self.top, &nested, [&place(old).join(TREE), &self.path], Way::Forth)?;
                 self.switch_mounts(&places, live, self.at(&self.path)?)
             }),
             Work::Default => self.make_default(self.at(&self.path)?),
@@ -199,8 +188,8 @@ impl Btrfs {
             Work::Prepare { .. } => self.discard(old, live),
             Work::Exchange { mounts } => self.exchange(old, live, &mounts, false),
             _ if !is_exchanged => Ok(()),
-            Work::Across { nested, places, waiting } => places::carried(&waiting, &waiting_at(old), &mut || {
-                self.move_nested(&nested, &self.path, &place(old).join(TREE))?;
+            Work::Across { nested, places, waiting } => places::carried(&waiting, &places::waiting(old), &mut || {
+                move_across(&self.top, &nested, [&place(old).join(TREE), &self.path], Way::Back)?;
                 self.switch_mounts(&places, self.at(&self.path)?, live)
             }),
             Work::Default => self.make_default(live),
@@ -222,13 +211,13 @@ impl Btrfs {
         if self.is_exchanged(old, live)? {
             return Ok(());
         }
+        // Whatever a try that was cut off left behind.
+        self.discard(old, live)?;
         let path = place(old).join(TREE);
-        if self.top.subvolume_at(&path)?.is_none() {
-            let (_, snapshot, _) = self.found(from)?;
-            let directory = self.top.make_place(old, &self.path)?;
-            ioctl::create_snapshot(snapshot.as_fd(), &directory, TREE, false)
-                .map_err(Error::io("make a writable snapshot at", self.top.named(&path)))?;
-        }
+        let (_, snapshot, _) = self.found(from)?;
+        let directory = self.top.make_place(old, &self.path)?;
+        ioctl::create_snapshot(snapshot.as_fd(), &directory, TREE, false)
+            .map_err(Error::io("make a writable snapshot at", self.top.named(&path)))?;
         for needed in needed {
             self.make_needed(&path, needed)?;
         }
@@ -247,7 +236,7 @@ impl Btrfs {
             }
             let is_directory = needed.is_directory || path != needed.path;
             let parent = target.parent().unwrap_or(&target).to_owned();
-            keeping_times(&self.top, &[&parent], || {
+            self.keeping_times(&parent, || {
                 if is_directory {
                     rustix::fs::mkdirat(self.top.root(), &target, Mode::RWXU)
                 } else {
@@ -267,6 +256,16 @@ impl Btrfs {
             rustix::fs::fchmod(&made, Mode::from_raw_mode(stat.st_mode)).map_err(failed())?;
         }
         Ok(())
+    }
+
+    /// Makes something in a directory, and gives it back the time it had.
+    fn keeping_times(&self, directory: &Path, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let Some(fd) = self.top.open_at(directory)? else { return work() };
+        let (tv_sec, tv_nsec) = nested::modified(&fd)?;
+        work()?;
+        let last_access = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+        let times = Timestamps { last_access, last_modification: Timespec { tv_sec, tv_nsec } };
+        rustix::fs::futimens(&fd, &times).map_err(Error::io("set the times of", self.top.named(directory)))
     }
 
     /// Takes back what `prepare` made.
@@ -290,7 +289,7 @@ impl Btrfs {
         if !forward && self.top.subvolume_at(&kept)?.is_none() {
             return Ok(());
         }
-        places::carried(points, &waiting_at(old), &mut || {
+        places::carried(points, &places::waiting(old), &mut || {
             if self.is_exchanged(old, live)? == forward {
                 return Ok(());
             }
@@ -298,42 +297,6 @@ impl Btrfs {
                 .map_err(Error::io("exchange the subvolume at", self.top.named(&self.path)))
         })?;
         self.top.commit()
-    }
-
-    /// Moves nested subvolumes from one tree to another, where they are not there yet.
-    fn move_nested(&self, nested: &[Nested], from: &Path, to: &Path) -> Result<(), Error> {
-        for Nested { id, path, is_read_only } in nested {
-            let (source, target) = (from.join(path), to.join(path));
-            let found = self.top.path_of(*id)?;
-            if found.as_ref() == Some(&source) {
-                let parents = [source.parent().unwrap_or(from), target.parent().unwrap_or(to)];
-                keeping_times(&self.top, &parents, || self.move_subvolume(&source, &target))?;
-            }
-            if *is_read_only && let Some((fd, _)) = self.top.subvolume_at(&target)? {
-                ioctl::set_read_only(&fd, true).map_err(Error::io("make read-only", self.top.named(&target)))?;
-            }
-        }
-        self.top.commit()
-    }
-
-    fn move_subvolume(&self, source: &Path, target: &Path) -> Result<(), Error> {
-        let root = self.top.root();
-        // What a snapshot has in the place of a nested subvolume: an empty directory.
-        match rustix::fs::unlinkat(root, target, AtFlags::REMOVEDIR) {
-            Err(Errno::NOENT) => {}
-            removed => removed.map_err(Error::io("remove the empty directory", self.top.named(target)))?,
-        }
-        match rustix::fs::renameat_with(root, source, root, target, RenameFlags::NOREPLACE) {
-            // A read-only subvolume does not change the directory it lies in.
-            Err(Errno::ROFS) => {
-                if let Some((fd, _)) = self.top.subvolume_at(source)? {
-                    ioctl::set_read_only(&fd, false).map_err(Error::io("make writable", self.top.named(source)))?;
-                }
-                rustix::fs::renameat_with(root, source, root, target, RenameFlags::NOREPLACE)
-            }
-            moved => moved,
-        }
-        .map_err(Error::io("move the nested subvolume", self.top.named(source)))
     }
 
     fn switch_mounts(&self, places: &[Place], from: u64, to: u64) -> Result<(), Error> {
@@ -345,10 +308,6 @@ impl Btrfs {
             .map_err(Error::io("set the default subvolume of", self.top.named(Path::new(""))))?;
         self.top.commit()
     }
-}
-
-fn waiting_at(old: Id) -> PathBuf {
-    Path::new(WAITING).join(old.to_string())
 }
 
 fn arguments(step: &Step) -> Result<Arguments, Error> {
@@ -367,29 +326,4 @@ fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
         }
     }
     Ok(true)
-}
-
-/// Does something in directories, and gives them back the times that they had: what is moved into them is not part of
-/// the snapshot, and the directory is to be as it was.
-fn keeping_times(top: &Top, directories: &[&Path], work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-    let mut kept = Vec::new();
-    for path in directories {
-        if let Some(fd) = top.open_at(path)? {
-            let stat = rustix::fs::fstat(&fd).map_err(Error::io("look at", top.named(path)))?;
-            kept.push((fd, stat));
-        }
-    }
-    work()?;
-    for (fd, stat) in kept {
-        let time = |seconds: i64, nanoseconds: u64| rustix::fs::Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds.cast_signed(),
-        };
-        let times = Timestamps {
-            last_access: time(stat.st_atime, stat.st_atime_nsec),
-            last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-        };
-        rustix::fs::futimens(&fd, &times).map_err(Error::io("set the times of", top.named(Path::new(""))))?;
-    }
-    Ok(())
 }

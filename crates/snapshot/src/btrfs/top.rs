@@ -48,14 +48,6 @@ pub(crate) struct Top {
     is_read_only: bool,
 }
 
-/// A subvolume that lies in another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Nested {
-    pub(crate) id: u64,
-    /// From the root of the one that it lies in.
-    pub(crate) path: PathBuf,
-}
-
 impl Top {
     /// Reaches the top level of the file system that a mount shows. `inside` is any file on it.
     pub(crate) fn open(mount: &Mount, inside: impl AsFd) -> Result<Top, Error> {
@@ -171,8 +163,9 @@ impl Top {
         Ok(Some(path.components().collect()))
     }
 
-    /// The subvolumes that lie in another, not those that lie in these.
-    pub(crate) fn nested(&self, subvolume: u64) -> Result<Vec<Nested>, Error> {
+    /// The subvolumes that lie in another, not those that lie in these: numbers, and paths from the root of the one they
+    /// lie in.
+    pub(crate) fn nested(&self, subvolume: u64) -> Result<Vec<(u64, PathBuf)>, Error> {
         let what = Search { tree: ROOT_TREE, objects: (subvolume, subvolume), kind: BTRFS_ROOT_REF_KEY, since: 0 };
         let mut found = Vec::new();
         search(&self.root, what, &mut |item| {
@@ -180,13 +173,14 @@ impl Top {
             true
         })
         .map_err(self.searching())?;
-        let located = found.into_iter().map(|(id, directory, name)| {
-            Ok(Nested { id, path: self.directory_path(subvolume, directory)?.join(name) })
-        });
+        let located = found
+            .into_iter()
+            .map(|(id, directory, name)| Ok((id, self.directory_path(subvolume, directory)?.join(name))));
         located.collect()
     }
 
-    fn directory_path(&self, subvolume: u64, inode: u64) -> Result<PathBuf, Error> {
+    /// Where a directory lies in its subvolume.
+    pub(crate) fn directory_path(&self, subvolume: u64, inode: u64) -> Result<PathBuf, Error> {
         let path = ioctl::directory_path(&self.root, subvolume, inode).map_err(self.searching())?;
         Ok(PathBuf::from(OsString::from_vec(path)))
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use snapshot::btrfs::{self, Place};
 use snapshot::id::Id;
@@ -9,8 +10,8 @@ use snapshot::mounts::mounts;
 use snapshot::provider::{Changed, Handle, Provider};
 
 use crate::storage::{Image, run};
-use crate::suite::{Fixture, assert_changes_covered, conformance};
-use crate::tree::describe;
+use crate::suite::{Fixture, assert_changes_covered, assert_in_place, conformance};
+use crate::tree::{assert_same, change, describe, fill};
 
 struct Subvolume {
     image: Image,
@@ -161,6 +162,67 @@ fn all_mounts_of_a_subvolume_show_what_was_rolled_back_and_keep_their_options() 
     assert_eq!(options(), before);
 }
 
+/// Does something in a process that is killed after a while.
+fn killed_after(delay: Duration, work: impl FnOnce()) {
+    // SAFETY: the child calls nothing that depends on the threads it lost: what it does is system calls, and memory,
+    // which the C library keeps usable in it.
+    match unsafe { libc::fork() } {
+        0 => {
+            work();
+            // SAFETY: it ends the process.
+            unsafe { libc::_exit(0) }
+        }
+        child => {
+            assert!(child > 0, "fork failed");
+            std::thread::sleep(delay);
+            // SAFETY: it is our child, and was not waited for yet.
+            unsafe {
+                libc::kill(child, libc::SIGKILL);
+                libc::waitpid(child, std::ptr::null_mut(), 0);
+            }
+        }
+    }
+}
+
+fn is_finished_or_taken_back_when_killed(shop: &Subvolume) {
+    fill(&shop.directory);
+    let provider = shop.open();
+    let then = describe(&shop.directory, &shop.apart);
+    let handle = provider.create(Id::random()).unwrap();
+    change(&shop.directory);
+    let now = describe(&shop.directory, &shop.apart);
+    let mut was_cut_off = 0;
+    for attempt in 0..40_u32 {
+        let provider = shop.open();
+        let steps = provider.plan_switch(&handle, Id::random()).unwrap();
+        let whole = Duration::from_millis(25);
+        killed_after(whole * attempt / 40, || steps.iter().for_each(|step| provider.perform(step).unwrap()));
+        let provider = shop.open();
+        was_cut_off += u32::from(describe(&shop.directory, &shop.apart) != then);
+        if attempt % 2 == 0 {
+            steps.iter().for_each(|step| provider.perform(step).unwrap());
+            let which = format!("after attempt {attempt} was finished");
+            assert_same(&describe(&shop.directory, &shop.apart), &then, &which);
+            assert_in_place(&shop.directory, &shop.apart, &which);
+        }
+        steps.iter().rev().for_each(|step| provider.revert(step).unwrap());
+        let which = format!("after attempt {attempt} was taken back");
+        assert_same(&describe(&shop.directory, &shop.apart), &now, &which);
+        assert_in_place(&shop.directory, &shop.apart, &which);
+    }
+    assert!(was_cut_off > 3, "it was cut off {was_cut_off} times only");
+}
+
+#[test]
+fn a_rollback_that_is_killed_at_any_moment_is_finished_or_taken_back() {
+    is_finished_or_taken_back_when_killed(&Subvolume::in_the_mounted_top_level().furnished());
+}
+
+#[test]
+fn a_rollback_of_mounts_that_is_killed_at_any_moment_is_finished_or_taken_back() {
+    is_finished_or_taken_back_when_killed(&Subvolume::of_its_own_mount("--make-shared").furnished());
+}
+
 #[test]
 fn what_is_mounted_or_holds_other_subvolumes_is_not_deleted() {
     let shop = Subvolume::in_the_mounted_top_level();
@@ -242,28 +304,29 @@ fn nested_subvolumes_and_mounts_that_the_snapshot_has_no_place_for_get_one() {
 }
 
 /// Names and links of all kinds, moved about at random.
-fn shuffle(root: &Path, random: &mut dyn FnMut(usize) -> usize) {
+fn shuffle(root: &Path, are_directories_moved: bool, random: &mut dyn FnMut(usize) -> usize) {
     let names = ["a", "b", "c", "d/a", "d/b", "d/c", "e/a", "e/d/a", "e/d/b", "f/a", "f/g/h/a", "f/g/b"];
-    for _ in 0..60 {
+    // Where no directory moves, each file has to be told by itself.
+    let kinds = if are_directories_moved { 10 } else { 6 };
+    for _ in 0..if are_directories_moved { 60 } else { 12 } {
         let (one, other) = (root.join(names[random(names.len())]), root.join(names[random(names.len())]));
         let _ = other.parent().filter(|parent| !parent.exists()).map(std::fs::create_dir_all);
         let up = |path: &Path, levels: usize| path.ancestors().nth(levels).unwrap().to_owned();
         // Much of this fails, and what does not is what there is to find.
-        let _ = match random(10) {
-            0 => std::fs::write(&one, format!("{}", random(1000))),
-            1 => std::fs::hard_link(&one, &other),
-            2 => std::fs::rename(&one, &other),
-            3 | 4 if one != up(root, 0) && up(&one, 1) != *root => {
-                std::fs::rename(up(&one, 1), up(&other, 1).join("d"))
-            }
-            5 if up(&one, 1) != *root => std::fs::rename(up(&one, 1), &other),
-            6 => std::fs::remove_file(&one),
-            7 => std::fs::set_permissions(&one, std::os::unix::fs::PermissionsExt::from_mode(random(8) as u32 | 0o700)),
+        let _ = match random(kinds) {
+            0 | 1 => std::fs::write(&one, format!("{}", random(1000))),
+            2 => std::fs::hard_link(&one, &other),
+            3 if one.is_file() && !other.is_dir() => std::fs::rename(&one, &other),
+            4 => std::fs::remove_file(&one),
+            5 => std::fs::set_permissions(&one, std::os::unix::fs::PermissionsExt::from_mode(random(8) as u32 | 0o700)),
+            6 if up(&one, 1) != *root => std::fs::rename(up(&one, 1), up(&other, 1).join("d")),
+            7 if up(&one, 1) != *root => std::fs::rename(up(&one, 1), &other),
             8 if up(&one, 1) != *root && random(4) == 0 => std::fs::remove_dir_all(up(&one, 1)),
-            _ => {
+            9 => {
                 use rustix::fs::{CWD, RenameFlags, renameat_with};
                 renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).map_err(Into::into)
             }
+            _ => Ok(()),
         };
     }
 }
@@ -278,10 +341,10 @@ fn all_that_changed_is_told_however_names_and_links_moved() {
         (seed >> 33) as usize % below
     };
     let mut told_something = 0;
-    for _ in 0..60 {
+    for round in 0..60 {
         let before = describe(&shop.directory, &[]);
         let handle = provider.create(Id::random()).unwrap();
-        shuffle(&shop.directory, &mut random);
+        shuffle(&shop.directory, round % 2 == 0, &mut random);
         let now = describe(&shop.directory, &[]);
         let told = provider.changed_paths(&handle, None).unwrap();
         told_something += usize::from(told.is_some());
@@ -295,4 +358,38 @@ fn everything() -> Vec<Changed> {
     let names = ["a", "b", "c", "d", "e", "f"].map(PathBuf::from);
     let names = names.into_iter().map(|path| Changed { path, is_tree: true });
     names.chain([Changed { path: PathBuf::new(), is_tree: false }]).collect()
+}
+
+#[test]
+fn space_tells_what_was_written_since_and_what_deleting_would_free() {
+    const MIB: u64 = 1 << 20;
+    let shop = Subvolume::in_the_mounted_top_level();
+    let provider = shop.open();
+    let random: Vec<u8> = (0..20 * MIB as u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    for name in ["overwritten", "removed", "renamed"] {
+        std::fs::write(shop.directory.join(name), &random).unwrap();
+    }
+    let handle = provider.create(Id::random()).unwrap();
+    let space = provider.space(&handle).unwrap();
+    assert_eq!((space.grown, space.reclaimable), (Some(0), Some(0)));
+    let file = std::fs::File::options().write(true).open(shop.directory.join("overwritten")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &random[..5 * MIB as usize], 8 * MIB).unwrap();
+    std::fs::remove_file(shop.directory.join("removed")).unwrap();
+    std::fs::rename(shop.directory.join("renamed"), shop.directory.join("has another name")).unwrap();
+    let space = provider.space(&handle).unwrap();
+    assert_eq!(space.grown, Some(5 * MIB));
+    let free = || {
+        run("btrfs", ["filesystem", "sync", &shop.directory.to_string_lossy()]);
+        let stat = rustix::fs::statvfs(&shop.directory).unwrap();
+        stat.f_bfree * stat.f_frsize
+    };
+    let before = free();
+    provider.delete(&handle).unwrap();
+    // Also what was deleted before: a commit wakes the kernel's cleaner.
+    run("btrfs", ["filesystem", "sync", &shop.directory.to_string_lossy()]);
+    run("btrfs", ["subvolume", "sync", "-s", "1", &shop.image.place("top").to_string_lossy()]);
+    let freed = free() - before;
+    let reclaimable = space.reclaimable.unwrap();
+    assert!(freed.abs_diff(reclaimable) < MIB, "{reclaimable} were promised, and {freed} are free");
+    assert!(reclaimable >= 20 * MIB);
 }

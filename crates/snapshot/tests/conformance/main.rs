@@ -3,6 +3,8 @@
 //! A provider joins by a module of its own that implements `suite::Fixture` and calls `suite::conformance`.
 
 mod btrfs;
+mod convert;
+mod detect;
 mod reflink;
 mod storage;
 mod suite;

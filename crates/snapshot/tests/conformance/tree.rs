@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 /// All that is promised to come back.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     mode: u32,
     owner: (u32, u32),
@@ -81,7 +81,16 @@ pub(crate) fn differing(one: &Tree, other: &Tree) -> Vec<PathBuf> {
     paths.into_iter().filter(|path| one.get(*path) != other.get(*path)).cloned().collect()
 }
 
-fn brief(entry: Option<&Entry>) -> String {
+impl Entry {
+    /// The same but for where its other names are.
+    pub(crate) fn is_same_file(&self, other: &Entry) -> bool {
+        let without = |entry: &Entry| Entry { inode_of: PathBuf::new(), ..entry.clone() };
+        without(self) == without(other)
+    }
+}
+
+/// An entry in one line.
+pub(crate) fn brief(entry: Option<&Entry>) -> String {
     let Some(entry) = entry else { return "nothing".to_owned() };
     let head = String::from_utf8_lossy(&entry.content[..entry.content.len().min(20)]).into_owned();
     format!(

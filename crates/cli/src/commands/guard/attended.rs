@@ -83,6 +83,12 @@ impl Attended<'_> {
         let mut arguments: Vec<OsString> = ["guard", "--watch", &id, "--state-dir"].map(OsString::from).to_vec();
         arguments.push(session.state.root().into());
         let has_systemd = Path::new("/run/systemd/system").exists() && rustix::process::geteuid().is_root();
+        if !goes_on_after_reboot() {
+            self.output.warning(
+                "snapback-guard-resume.service is not enabled: after a reboot nobody goes on with this, unless \
+                 somebody runs `snapback guard --resume`",
+            );
+        }
         let child = watchdog::start(self.id, &program, &arguments, has_systemd)?;
         self.guards.wait_for_watchdog(self.id)?;
         Ok(child)
@@ -228,6 +234,14 @@ impl Attended<'_> {
             }
         }
     }
+}
+
+/// Whether the system starts what goes on with guards.
+fn goes_on_after_reboot() -> bool {
+    let enabled = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+    enabled.iter().any(|units| {
+        Path::new(units).join("multi-user.target.wants/snapback-guard-resume.service").symlink_metadata().is_ok()
+    })
 }
 
 /// A command as somebody would type it, more or less.

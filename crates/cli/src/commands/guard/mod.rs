@@ -21,12 +21,14 @@ use crate::output::Output;
 use crate::snapshots::Session;
 
 /// Take a snapshot, run a command, and go back if it fails.
-///
-/// The command has the terminal and gets all signals, and its exit code is the guard's; 1 if the check failed or nobody
-/// confirmed. With --confirm, all goes back unless `snapback confirm` is run in time, even if the terminal, the guard or
-/// the machine dies meanwhile: for changes of firewalls, routes and sshd that may lock you out.
 #[derive(Args, Debug)]
 #[command(after_help = "\
+The command has the terminal and gets all signals, and its exit code is the guard's; 1 if it succeeded,
+but the check failed or nobody confirmed. If it failed, you are asked whether to go back; with --yes, not.
+
+With --confirm all goes back unless `snapback confirm` is run in time, even if the terminal, the guard
+or the machine dies meanwhile: for changes of firewalls, routes and sshd that may lock you out.
+
   snapback guard /srv/shop --check 'curl -fsS localhost/health' -- apt-get install -y php8.4
   snapback guard /etc --confirm 5m -- nft -f /etc/nftables.conf")]
 pub(crate) struct Command {

@@ -44,10 +44,9 @@ pub(crate) fn show(guards: &Guards<'_>, session: &Session<'_>) -> Result<ExitCod
         ]);
     }
     output.table(&columns, rows)?;
-    for guard in all.iter().filter(|guard| guard.is_open() && guard.confirm.is_some()) {
-        if !guard.watchdog.as_ref().is_some_and(Process::is_alive) {
-            output.warning(format_args!("nobody watches over {}: `snapback guard --resume` does", guard.id));
-        }
+    for guard in all.iter().filter(|guard| guard.is_unwatched()) {
+        output
+            .warning(format_args!("nobody watches over guard {}: `snapback guard --resume` goes on with it", guard.id));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,9 +17,10 @@ use crate::output::{Output, printable};
 use crate::snapshots::{Session, provider_of};
 
 /// Take a snapshot of a directory: a point in time on the same disk, to roll back to within hours.
-///
-/// It is no backup: it goes with its disk.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Prints the snapshot's id, which every other command takes. A snapshot is no backup: it goes with its
+disk, and it keeps whatever is replaced or deleted, so that the disk fills the longer it lives.")]
 pub(crate) struct Command {
     /// The directory
     #[arg(value_name = "DIR")]

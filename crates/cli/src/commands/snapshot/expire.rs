@@ -12,8 +12,10 @@ use crate::global::Global;
 use crate::output::{Output, printable};
 use crate::snapshots::{self, Session};
 
-/// Delete the snapshots that have had their time. A timer runs this; held ones stay.
+/// Delete the snapshots that have had their time.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Held snapshots stay. The timer snapback-expire.timer of systemd runs this every ten minutes.")]
 pub(crate) struct Command {
     /// Delete nothing, only show what would go
     #[arg(short = 'n', long)]

@@ -23,10 +23,10 @@ const LIMITS: Limits = Limits { age: SignedDuration::from_hours(24), grown: 20_0
 const FREE_PART: u64 = 10;
 
 /// List the snapshots, oldest first.
-///
-/// "Grown since" is what was written to the live directory since; "reclaimable" is an estimate of what deleting the
-/// snapshot would give back. The two are independent of each other.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+\"Grown since\" is what was written to the directory since. \"Reclaimable\" is what deleting the snapshot
+would give back, estimated. The one says nothing about the other.")]
 pub(crate) struct Command {
     /// Only of this directory
     #[arg(value_name = "DIR")]

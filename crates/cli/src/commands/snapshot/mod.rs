@@ -2,11 +2,13 @@
 
 mod create;
 mod delete;
+mod diff;
 mod document;
 mod expire;
 mod hold;
 mod list;
 mod mount;
+mod undo;
 
 use std::process::ExitCode;
 
@@ -23,6 +25,10 @@ pub(crate) enum Command {
     Create(create::Command),
     /// List the snapshots
     List(list::Command),
+    /// Show what changed between two snapshots, or since one
+    Diff(diff::Command),
+    /// Bring back single files or directories
+    Undo(undo::Command),
     /// Show a snapshot as a read-only directory
     Mount(mount::Command),
     /// Keep a snapshot from being deleted
@@ -39,6 +45,8 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     match command {
         Command::Create(command) => create::run(command, global, output),
         Command::List(command) => list::run(command, global, output),
+        Command::Diff(command) => diff::run(command, global, output),
+        Command::Undo(command) => undo::run(command, global, output),
         Command::Mount(command) => mount::run(command, global, output),
         Command::Hold(command) => hold::run(command, true, global, output),
         Command::Release(command) => hold::run(command, false, global, output),
