@@ -1,4 +1,4 @@
-//! Ctrl-C and `kill`: the first asks the run to end at its next step, so that it leaves no lock; the second ends it
+//! Ctrl-C, `kill` and a terminal that closes: the first asks the run to end at its next step, so that it leaves no lock; the second ends it
 //! at once.
 
 use std::io::Read as _;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 struct Asked {
@@ -17,11 +17,20 @@ struct Asked {
 
 static ASKED: OnceLock<Asked> = OnceLock::new();
 
+/// The signals that ask. One that whoever started us had ignored (`nohup`, or a shell's `&`) stays ignored.
+fn asking() -> impl Iterator<Item = i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // A bit for each signal, from 1 on: proc_pid_status(5).
+    let ignored = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(move |signal| ignored >> (signal - 1) & 1 == 0)
+}
+
 /// From here on a signal asks instead of killing. Called once something could be left behind.
 pub(crate) fn watch() {
     ASKED.get_or_init(|| {
         let asked = Asked { to_end: Arc::default(), by: Arc::default() };
-        for signal in [SIGINT, SIGTERM] {
+        for signal in asking() {
             // In this order: the first signal finds the flag still down, and the second one finds it up.
             let registered = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked.to_end))
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&asked.by), signal as usize))
@@ -36,7 +45,7 @@ pub(crate) fn watch() {
 /// Waits until the run should end. Once; for a command that has nothing else to do.
 pub(crate) fn wait() {
     let Ok((mut read, write)) = UnixStream::pair() else { return };
-    for signal in [SIGINT, SIGTERM] {
+    for signal in asking() {
         // Without it the second signal still ends everything.
         let _ = write.try_clone().and_then(|write| signal_hook::low_level::pipe::register(signal, write));
     }

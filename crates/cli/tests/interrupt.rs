@@ -3,7 +3,7 @@
 
 mod environment;
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use environment::{Environment, Run};
@@ -11,8 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// A backup of a pipe that nobody writes to any more: it would run for ever.
 fn endless(environment: &Environment) -> (Child, std::process::ChildStdin) {
-    let mut child = environment
-        .command()
+    endless_by(environment, environment.command())
+}
+
+fn endless_by(environment: &Environment, mut command: Command) -> (Child, std::process::ChildStdin) {
+    let mut child = command
         .args(["backup", "--stdin-name", "x"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -34,7 +37,7 @@ fn signal(child: &Child, signal: Signal) {
 
 #[test]
 fn a_first_signal_ends_the_run_in_order() {
-    for (sent, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+    for (sent, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let environment = Environment::with_backup();
         let (child, mut stdin) = endless(&environment);
         signal(&child, sent);
@@ -68,4 +71,20 @@ fn a_run_that_was_killed_is_gone_on_with() {
     child.wait().unwrap();
     environment.run(["backup", "files"]).succeeds();
     environment.run(["restore", "latest", "--to", "out", "--verify"]).succeeds();
+}
+
+#[test]
+fn a_run_whose_starter_ignores_the_end_of_the_terminal_goes_on() {
+    let environment = Environment::with_backup();
+    let plain = environment.command();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(plain.get_current_dir().unwrap());
+    let (child, mut stdin) = endless_by(&environment, command);
+    signal(&child, Signal::HUP);
+    std::io::Write::write_all(&mut stdin, b"more").unwrap();
+    drop(stdin);
+    Run::from(child.wait_with_output().unwrap()).succeeds();
+    assert_eq!(environment.stored("snapshots").len(), 2);
 }

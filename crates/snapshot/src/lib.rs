@@ -8,6 +8,7 @@
 //! Does not know of backups and repositories, projects and plans; never prints, never reads the environment, is
 //! given the time.
 
+pub mod adopt;
 mod attach;
 pub mod btrfs;
 pub mod changes;
@@ -17,6 +18,7 @@ pub mod expire;
 pub mod holders;
 pub mod id;
 pub mod journal;
+pub mod lvm;
 pub mod manage;
 pub mod mounts;
 mod place;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use linux_raw_sys::btrfs::{
     BTRFS_LOGICAL_INO_ARGS_IGNORE_OFFSET, BTRFS_SEND_FLAG_NO_FILE_DATA, BTRFS_SUBVOL_RDONLY, btrfs_ioctl_dev_info_args,
     btrfs_ioctl_fs_info_args, btrfs_ioctl_get_subvol_info_args, btrfs_ioctl_ino_lookup_args, btrfs_ioctl_ino_path_args,
-    btrfs_ioctl_logical_ino_args, btrfs_ioctl_send_args, btrfs_ioctl_vol_args_v2,
+    btrfs_ioctl_logical_ino_args, btrfs_ioctl_send_args, btrfs_ioctl_vol_args, btrfs_ioctl_vol_args_v2,
 };
 use linux_raw_sys::ioctl as number;
 use rustix::ioctl::{Opcode, Updater, ioctl};
@@ -46,6 +46,8 @@ unsafe trait Argument {}
 // SAFETY: integers and arrays of integers; a pointer may be null.
 unsafe impl Argument for btrfs_ioctl_vol_args_v2 {}
 // SAFETY: integers and arrays of integers.
+unsafe impl Argument for btrfs_ioctl_vol_args {}
+// SAFETY: integers and arrays of integers.
 unsafe impl Argument for btrfs_ioctl_get_subvol_info_args {}
 // SAFETY: integers and arrays of integers.
 unsafe impl Argument for btrfs_ioctl_fs_info_args {}
@@ -82,6 +84,16 @@ pub(crate) fn create_snapshot(source: BorrowedFd, to: impl AsFd, name: &str, is_
 pub(crate) fn create_subvolume(to: impl AsFd, name: &str) -> io::Result<()> {
     // SAFETY: number and structure belong together.
     unsafe { update::<{ number::BTRFS_IOC_SUBVOL_CREATE_V2 }, _>(to, &mut named(name)?) }
+}
+
+/// Gives a file system another size: in bytes, or `max` for all of its device.
+pub(crate) fn resize(fd: impl AsFd, size: &str) -> io::Result<()> {
+    let mut args: btrfs_ioctl_vol_args = zeroed();
+    for (to, from) in args.name.iter_mut().zip(size.bytes()) {
+        *to = from.cast_signed() as _;
+    }
+    // SAFETY: number and structure belong together.
+    unsafe { update::<{ number::BTRFS_IOC_RESIZE }, _>(fd, &mut args) }
 }
 
 /// Deletes the subvolume that is an entry of a directory. The kernel does not refuse this for one that is mounted.

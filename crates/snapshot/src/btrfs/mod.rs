@@ -9,7 +9,7 @@
 
 mod changes;
 pub mod convert;
-mod ioctl;
+pub(crate) mod ioctl;
 mod nested;
 mod places;
 mod search;
