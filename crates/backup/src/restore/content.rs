@@ -35,6 +35,9 @@ const MAX_SPAN: u64 = 2 << 20;
 const MAX_SPAN_PLAIN: u64 = 4 << 20;
 /// Unwanted bytes between two pieces that are read along rather than asked for again.
 const MAX_GAP: u64 = 128 << 10;
+/// Threads beside one for each core, as some always wait for the disk.
+const WAITING: usize = 4;
+
 /// Files to be restored together.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -143,8 +146,8 @@ impl Batch {
                 self.files[file].finish(run, None);
             }
         };
-        // Half of them may wait for the disk.
-        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores + cores.min(WAITING);
         std::thread::scope(|scope| {
             // Not more threads than there is work for: an incremental restore has many small batches.
             for _ in 1..threads.min(spans.len() + self.without_pieces.len() / 16) {

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::id::Id;
 use crate::mounts::{self, Mount};
 use crate::place;
-use crate::provider::{Abilities, Handle, Kind, Provider, Space, Step, View};
+use crate::provider::{Abilities, Changed, Handle, Kind, Provider, Space, Step, View};
 use crate::runner::Runner;
 
 use command::Command;
@@ -200,7 +200,7 @@ impl Provider for LvmThin {
         switch::revert(self, step)
     }
 
-    fn changed_paths(&self, _from: &Handle, _to: Option<&Handle>) -> Result<Option<Vec<PathBuf>>, Error> {
+    fn changed_paths(&self, _from: &Handle, _to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
         Ok(None)
     }
 }
