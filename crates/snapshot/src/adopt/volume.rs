@@ -39,21 +39,25 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// The volume that a directory was moved to, of those whose images lie in `volumes`.
-    pub fn find(volumes: &Path, directory: &Path) -> Result<Option<Volume>, Error> {
+    /// All volumes whose images lie in `volumes`.
+    pub fn all(volumes: &Path) -> Result<Vec<Volume>, Error> {
+        let mut all = Vec::new();
         for entry in fs::read_dir(volumes).map_err(Error::io("list", volumes))? {
             let path = entry.map_err(Error::io("list", volumes))?.path();
             if path.extension() != Some("json".as_ref()) {
                 continue;
             }
             let text = fs::read(&path).map_err(Error::io("read", &path))?;
-            let volume: Volume = serde_json::from_slice(&text)
-                .map_err(|error| Error::Damaged { path: path.clone(), reason: error.to_string() })?;
-            if volume.directory == directory {
-                return Ok(Some(volume));
-            }
+            all.push(
+                serde_json::from_slice(&text).map_err(|error| Error::Damaged { path, reason: error.to_string() })?,
+            );
         }
-        Ok(None)
+        Ok(all)
+    }
+
+    /// The volume that a directory was moved to, of those whose images lie in `volumes`.
+    pub fn find(volumes: &Path, directory: &Path) -> Result<Option<Volume>, Error> {
+        Ok(Volume::all(volumes)?.into_iter().find(|volume| volume.directory == directory))
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
