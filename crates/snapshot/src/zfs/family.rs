@@ -23,6 +23,14 @@ pub(super) fn shell_name(dataset: &str, old: Id) -> String {
     format!("{dataset}.snapback-{old}")
 }
 
+/// The dataset that a member of its family is of.
+pub(super) fn dataset_of(member: &str) -> &str {
+    match member.rsplit_once(".snapback-") {
+        Some((dataset, id)) if id.parse::<Id>().is_ok() => dataset,
+        _ => member,
+    }
+}
+
 fn shell_id(dataset: &str, name: &str) -> Option<Id> {
     name.strip_prefix(dataset)?.strip_prefix(".snapback-")?.parse().ok()
 }

@@ -51,10 +51,11 @@ impl Zfs {
         Ok(Some(Zfs { directory: directory.to_owned(), dataset, command: Command::new(runner) }))
     }
 
-    /// The provider that planned a step, in the middle of whose switch the dataset may not be mounted, so that
-    /// [`Zfs::open`] would not find it. `None` if it was another mechanism.
-    pub fn reopen(directory: &Path, step: &Step, runner: Arc<dyn Runner>) -> Option<Zfs> {
-        let dataset = switch::dataset_of(step)?;
+    /// The provider of which a snapshot was made, when its dataset is not mounted, as in the middle of a switch, so
+    /// that [`Zfs::open`] does not find it. `None` if it was another mechanism.
+    pub fn reopen(directory: &Path, handle: &Handle, runner: Arc<dyn Runner>) -> Option<Zfs> {
+        let Handle::Zfs { dataset, .. } = handle else { return None };
+        let dataset = family::dataset_of(dataset).to_owned();
         Some(Zfs { directory: directory.to_owned(), dataset, command: Command::new(runner) })
     }
 
@@ -91,7 +92,8 @@ impl Provider for Zfs {
             switches_live: false,
             keeps_snapshot: true,
             keeps_old_tree: true,
-            knows_changes: true,
+            // zfs-fuse has no `zfs diff`, and no module in the kernel.
+            knows_changes: Path::new("/sys/module/zfs").exists(),
             works_unprivileged: false,
         }
     }

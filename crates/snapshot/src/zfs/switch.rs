@@ -34,12 +34,6 @@ struct Switch {
     mounted: Vec<String>,
 }
 
-/// The dataset that a step is of.
-pub(super) fn dataset_of(step: &Step) -> Option<String> {
-    let arguments: Arguments = serde_json::from_value(step.arguments.clone()).ok()?;
-    Some(arguments.switch.dataset)
-}
-
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

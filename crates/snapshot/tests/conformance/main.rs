@@ -5,7 +5,9 @@
 mod btrfs;
 mod convert;
 mod detect;
+mod lvm;
 mod reflink;
 mod storage;
 mod suite;
 mod tree;
+mod zfs;

@@ -225,9 +225,9 @@ fn same(one: &Handle, other: &Handle) -> bool {
     }
 }
 
-/// Ends a switch that was cut short, as a process would that knows its steps and nothing else.
-fn end(directory: &Path, steps: &[Step], finish: bool) {
-    let provider = Zfs::reopen(directory, &steps[0], Arc::new(snapshot::runner::System)).unwrap();
+/// Ends a switch that was cut short, as a process would that knows the snapshot and the steps and nothing else.
+fn end(directory: &Path, to: &Handle, steps: &[Step], finish: bool) {
+    let provider = Zfs::reopen(directory, to, Arc::new(snapshot::runner::System)).unwrap();
     if finish {
         steps.iter().for_each(|step| provider.perform(step).unwrap_or_else(|error| panic!("{}: {error}", step.name)));
     } else {
@@ -250,7 +250,7 @@ fn a_switch_that_dies_before_any_change_is_reverted_or_finished() {
             steps.iter().any(|step| provider.perform(step).is_err())
         };
         let died = die();
-        end(&shop.directory, &steps, false);
+        end(&shop.directory, &shop.wanted, &steps, false);
         assert_eq!(read(shop.directory.join("price")), "live");
         assert_eq!(read(shop.directory.join("cache/hot")), "yes");
         assert_eq!(shop.properties(), before, "after {changes} changes");
@@ -259,7 +259,7 @@ fn a_switch_that_dies_before_any_change_is_reverted_or_finished() {
         assert_eq!(ids(&provider), all, "after {changes} changes");
 
         die();
-        end(&shop.directory, &steps, true);
+        end(&shop.directory, &shop.wanted, &steps, true);
         assert_eq!(read(shop.directory.join("price")), "wanted");
         assert_eq!(read(shop.directory.join("cache/hot")), "yes");
         assert_eq!(shop.properties(), before, "after {changes} changes");
