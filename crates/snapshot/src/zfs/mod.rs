@@ -76,7 +76,7 @@ impl Zfs {
     /// The snapshot that a handle means, wherever in the family it is by now.
     fn find(&self, handle: &Handle) -> Result<Snapshot, Error> {
         let (dataset, name, _) = parts(handle)?;
-        let found = self.family()?.find(handle)?.cloned();
+        let found = self.family()?.find(&self.dataset, handle)?.cloned();
         found.ok_or_else(|| Error::NoSuchSnapshot(format!("{dataset}@{name}")))
     }
 }
@@ -121,7 +121,7 @@ impl Provider for Zfs {
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
         view::sweep(&self.command, &self.dataset)?;
         let family = self.family()?;
-        let Some(snapshot) = family.find(handle)? else { return Ok(()) };
+        let Some(snapshot) = family.find(&self.dataset, handle)? else { return Ok(()) };
         if snapshot.id.is_none() {
             let message = format!("{} was not made by Snapback, and is not deleted", snapshot.full());
             return Err(Error::refused(message));
@@ -141,7 +141,7 @@ impl Provider for Zfs {
     fn space(&self, handle: &Handle) -> Result<Space, Error> {
         let family = self.family()?;
         let (dataset, name, _) = parts(handle)?;
-        let Some(snapshot) = family.find(handle)? else {
+        let Some(snapshot) = family.find(&self.dataset, handle)? else {
             return Err(Error::NoSuchSnapshot(format!("{dataset}@{name}")));
         };
         // The head of a shell is the tree of its newest snapshot, and hides what that holds alone.
