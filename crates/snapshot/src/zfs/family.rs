@@ -23,14 +23,6 @@ pub(super) fn shell_name(dataset: &str, old: Id) -> String {
     format!("{dataset}.snapback-{old}")
 }
 
-/// The dataset that a member of its family is of.
-pub(super) fn dataset_of(member: &str) -> &str {
-    match member.rsplit_once(".snapback-") {
-        Some((dataset, id)) if id.parse::<Id>().is_ok() => dataset,
-        _ => member,
-    }
-}
-
 fn shell_id(dataset: &str, name: &str) -> Option<Id> {
     name.strip_prefix(dataset)?.strip_prefix(".snapback-")?.parse().ok()
 }
@@ -186,7 +178,7 @@ impl Family {
                 "{other} is another snapshot than the one meant: its guid is not {guid}"
             )));
         }
-        if dataset_of(dataset) != live {
+        if dataset != live {
             return Err(Error::refused(format!("{dataset}@{name} is not a snapshot of {live}")));
         }
         Ok(None)

@@ -6,7 +6,8 @@
 //! snapshot `@snapback-OLD` of its own, and the snapshots that are newer than the one switched to. A shell is
 //! destroyed when the last snapshot in it is deleted.
 //!
-//! So a snapshot may move to another dataset of this *family*; what names it for good is its guid. Children of the
+//! So a snapshot may move to another dataset of this *family*. Its handle names the dataset it is of, wherever it lies,
+//! and what names it for good is its guid. Children of the
 //! dataset are file systems of their own, and no part of a snapshot.
 //!
 //! All commands are asked with `-Hp`, which every version understands. Does not know of pools.
@@ -55,8 +56,8 @@ impl Zfs {
     /// that [`Zfs::open`] does not find it. `None` if it was another mechanism.
     pub fn reopen(directory: &Path, handle: &Handle, runner: Arc<dyn Runner>) -> Option<Zfs> {
         let Handle::Zfs { dataset, .. } = handle else { return None };
-        let dataset = family::dataset_of(dataset).to_owned();
-        Some(Zfs { directory: directory.to_owned(), dataset, command: Command::new(runner) })
+        let (directory, dataset) = (directory.to_owned(), dataset.clone());
+        Some(Zfs { directory, dataset, command: Command::new(runner) })
     }
 
     /// The dataset.
@@ -68,8 +69,8 @@ impl Zfs {
         Family::read(&self.command, &self.dataset)
     }
 
-    fn handle(snapshot: &Snapshot) -> Handle {
-        let (dataset, name, guid) = (snapshot.dataset.clone(), snapshot.name.clone(), snapshot.guid.clone());
+    fn handle(&self, snapshot: &Snapshot) -> Handle {
+        let (dataset, name, guid) = (self.dataset.clone(), snapshot.name.clone(), snapshot.guid.clone());
         Handle::Zfs { dataset, name, guid }
     }
 
@@ -105,7 +106,7 @@ impl Provider for Zfs {
     fn list(&self) -> Result<Vec<(Id, Handle)>, Error> {
         let family = self.family()?;
         let ours = family.snapshots.iter().filter(|snapshot| !snapshot.is_doomed);
-        Ok(ours.filter_map(|snapshot| Some((snapshot.id?, Zfs::handle(snapshot)))).collect())
+        Ok(ours.filter_map(|snapshot| Some((snapshot.id?, self.handle(snapshot)))).collect())
     }
 
     fn create(&self, id: Id) -> Result<Handle, Error> {

@@ -112,7 +112,7 @@ pub(super) fn plan(zfs: &Zfs, to: &Snapshot, old: Id) -> Result<Vec<Step>, Error
     }
     let switch = Switch {
         dataset: dataset.to_owned(),
-        to: Zfs::handle(to),
+        to: zfs.handle(to),
         old,
         properties,
         late_properties,
