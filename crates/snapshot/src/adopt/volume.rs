@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -253,9 +254,18 @@ fn make_private_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// How often a mount point is tried that somebody is looking at just now, and how long it is waited in between.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
+
 fn unmount_and_remove(point: &Path) -> Result<(), Error> {
+    let mut tries = 0;
     while mounts::mounts()?.iter().any(|mount| mount.point == point) {
-        rustix::mount::unmount(point, UnmountFlags::empty()).map_err(Error::io("unmount", point))?;
+        match rustix::mount::unmount(point, UnmountFlags::empty()) {
+            Err(Errno::BUSY) if tries < TRIES => std::thread::sleep(PAUSE),
+            unmounted => unmounted.map_err(Error::io("unmount", point))?,
+        }
+        tries += 1;
     }
     match fs::remove_dir(point) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

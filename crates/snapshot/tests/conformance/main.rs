@@ -5,6 +5,7 @@
 mod btrfs;
 mod convert;
 mod detect;
+mod process;
 mod reflink;
 mod storage;
 mod suite;
