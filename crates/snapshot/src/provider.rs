@@ -68,7 +68,7 @@ pub enum Handle {
     },
     /// `dataset@name`.
     Zfs {
-        /// The dataset.
+        /// The dataset it is of. After a switch it may lie in another, that was set aside.
         dataset: String,
         /// Behind the @.
         name: String,
