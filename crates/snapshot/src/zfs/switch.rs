@@ -34,12 +34,6 @@ struct Switch {
     mounted: Vec<String>,
 }
 
-/// The dataset that a step is of.
-pub(super) fn dataset_of(step: &Step) -> Option<String> {
-    let arguments: Arguments = serde_json::from_value(step.arguments.clone()).ok()?;
-    Some(arguments.switch.dataset)
-}
-
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -118,7 +112,7 @@ pub(super) fn plan(zfs: &Zfs, to: &Snapshot, old: Id) -> Result<Vec<Step>, Error
     }
     let switch = Switch {
         dataset: dataset.to_owned(),
-        to: Zfs::handle(to),
+        to: zfs.handle(to),
         old,
         properties,
         late_properties,
@@ -200,12 +194,12 @@ pub(super) fn revert(zfs: &Zfs, step: &Step) -> Result<(), Error> {
             switch.unmount(zfs)?;
             zfs.command.set("canmount", "noauto", &switch.dataset)?;
             switch.release_reservations(zfs, &switch.dataset)?;
-            zfs.command.run(&["rename", &switch.dataset, &switch.next()]).map(drop)
+            zfs.command.run_when_free(&["rename", &switch.dataset, &switch.next()])
         }
         Act::SetAside if place != Place::Live => switch.take_back(zfs, &family),
         Act::Unmount if place != Place::Live => switch.mount(zfs),
         Act::Promote if place == Place::Next => demote(zfs, &switch.next()),
-        Act::Clone if place == Place::Next => zfs.command.run(&["destroy", &switch.next()]).map(drop),
+        Act::Clone if place == Place::Next => zfs.command.run_when_free(&["destroy", &switch.next()]),
         _ => Ok(()),
     }
 }
@@ -241,7 +235,7 @@ impl Switch {
     }
 
     fn clone_snapshot(&self, zfs: &Zfs, family: &Family) -> Result<(), Error> {
-        let Some(snapshot) = family.find(&self.to)? else {
+        let Some(snapshot) = family.find(&self.dataset, &self.to)? else {
             return Err(Error::refused(format!("the snapshot to be rolled back to is gone: {:?}", self.to)));
         };
         let mut arguments = vec!["clone".to_owned()];
@@ -303,7 +297,7 @@ impl Switch {
             self.unmount(zfs)?;
             zfs.command.set("canmount", "noauto", &self.dataset)?;
             self.release_reservations(zfs, &self.dataset)?;
-            zfs.command.run(&["rename", &self.dataset, &shell])?;
+            zfs.command.run_when_free(&["rename", &self.dataset, &shell])?;
         }
         let name = family::snapshot_name(self.old);
         if !family.snapshots.iter().any(|snapshot| snapshot.name == name) {
@@ -319,9 +313,9 @@ impl Switch {
             zfs.command.run(&["inherit", family::SHELL, &shell])?;
             let name = format!("{shell}@{}", family::snapshot_name(self.old));
             if family.snapshots.iter().any(|snapshot| snapshot.full() == name) {
-                zfs.command.run(&["destroy", &name])?;
+                zfs.command.run_when_free(&["destroy", &name])?;
             }
-            zfs.command.run(&["rename", &shell, &self.dataset])?;
+            zfs.command.run_when_free(&["rename", &shell, &self.dataset])?;
         }
         self.restore_properties(zfs)
     }
@@ -330,7 +324,7 @@ impl Switch {
     /// one is mounted by `zfs rename`.
     fn put_in_place(&self, zfs: &Zfs, place: Place) -> Result<(), Error> {
         if place == Place::Next {
-            zfs.command.run(&["rename", &self.next(), &self.dataset])?;
+            zfs.command.run_when_free(&["rename", &self.next(), &self.dataset])?;
         }
         let mountpoint = self.late_properties.iter().find(|(name, _)| name == "mountpoint");
         self.restore(zfs, mountpoint.map(std::slice::from_ref).unwrap_or_default())
@@ -374,7 +368,7 @@ impl Switch {
             let (from, to) = (format!("{from}{name}"), format!("{to}{name}"));
             // Else it has been moved already.
             if there.iter().any(|(name, _)| *name == from) {
-                zfs.command.run(&["rename", &from, &to])?;
+                zfs.command.run_when_free(&["rename", &from, &to])?;
             }
         }
         Ok(())

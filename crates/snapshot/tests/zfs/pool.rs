@@ -1,5 +1,7 @@
 //! A real pool: zfs-fuse with an image file, alone on the machine while it lives, as there is one daemon only.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;

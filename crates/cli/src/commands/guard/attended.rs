@@ -186,17 +186,16 @@ impl Attended<'_> {
                 return Ok(Some(guard));
             }
             let left = self.guards.remaining(&guard)?.unwrap_or_default().as_millis().div_ceil(1000);
-            let text = format!(
-                "Reachable? Run `snapback confirm`, best from a new login, within {}:{:02}, or everything goes back to {to}.",
-                left / 60,
-                left % 60
-            );
-            if self.output.wants_bar() {
-                self.output.status.draw(text);
-            } else if !told {
-                self.output.message(text);
+            let left = format!("{}:{:02}", left / 60, left % 60);
+            if !told {
+                self.output
+                    .message(format_args!("Reachable? Run `snapback confirm`, best from a new login, within {left},"));
+                self.output.message(format_args!("or everything goes back to {to}."));
             }
             told = true;
+            if self.output.wants_bar() {
+                self.output.status.draw(format!("goes back in {left}"));
+            }
             if self.signals.received().is_some() {
                 self.output.status.clear();
                 self.output.message(format_args!("the watchdog goes on: `snapback confirm {}` confirms", self.id));
