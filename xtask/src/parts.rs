@@ -34,6 +34,8 @@ const PARTS: &[Part] = &[
     Part { program: "modprobe", package: "kmod", why: "the device mapper's modules in the guest" },
     Part { program: "lvs", package: "lvm2", why: "thin volumes in the guest" },
     Part { program: "thin_ls", package: "thin-provisioning-tools", why: "what a thin volume holds alone" },
+    Part { program: "pg_ctlcluster", package: "postgresql", why: "a database under load in what is rolled back" },
+    Part { program: "python3", package: "python3", why: "a socket among the files" },
     Part { program: "strace", package: "strace", why: "killing a guard at each of its durable steps" },
     Part { program: "bash", package: "bash", why: "a shell with job control, which stops a guard and goes on with it" },
     Part { program: "setsid", package: "util-linux", why: "a session of its own on a terminal of its own" },

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Guard(commands::guard::Command),
     /// Say that all is well after a guarded command
     Confirm(commands::confirm::Command),
+    /// Make snapshots of a directory possible where its file system has none
+    Adopt(commands::adopt::Command),
     /// A snapshot before each run of apt or dnf
     #[command(subcommand, arg_required_else_help = true)]
     Hook(commands::hook::Command),

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
     let global = &arguments.global;
     match &arguments.command {
+        Command::Adopt(command) => commands::adopt::run(command, global, output),
         Command::Backup(command) => commands::backup::run(command, global, output),
         Command::Cat(command) => commands::cat::run(command, global, output),
         Command::Completions(command) => commands::completions::run(command, Arguments::command()),

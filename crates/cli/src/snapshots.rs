@@ -7,6 +7,7 @@ use anyhow::Result;
 use engine::guard::document::Guard;
 use engine::rollback;
 use jiff::Timestamp;
+use snapshot::adopt::{Ended, Job};
 use snapshot::error::Error;
 use snapshot::id::Id;
 use snapshot::provider::{Handle, Provider};
@@ -51,6 +52,7 @@ impl<'a> Session<'a> {
                 Err(error) => self.output.warning(format_args!("{what}, and cannot be gone on with: {error}")),
             }
         }
+        self.recover_adoptions(&lock)?;
         for directory in snapshot::undo::recover(&lock)? {
             let directory = printable(&directory);
             self.output.message(format_args!("an undo in {directory} was cut short; do it once more to go on with it"));
@@ -64,6 +66,25 @@ impl<'a> Session<'a> {
         move |guard, record| {
             rollback::take_back(&state, &open, record, &guard.services, guard.started, Timestamp::now())
         }
+    }
+
+    fn recover_adoptions(&self, lock: &Lock) -> Result<()> {
+        for recovered in engine::convert::recover(lock, &System)? {
+            let now = if recovered.is_subvolume { "it is one now" } else { "it is as before" };
+            let directory = printable(&recovered.directory);
+            self.output.message(format_args!("making {directory} a subvolume was cut short: {now}"));
+        }
+        for job in Job::unfinished(&self.state)? {
+            let directory = printable(&job.volume.directory);
+            let what =
+                format!("moving {directory} {} its volume was cut short", if job.is_back { "from" } else { "onto" });
+            match job.settle(lock, &System, &mut |what| self.output.detail(what)) {
+                Ok(Ended::Finished) => self.output.message(format_args!("{what}: it is finished now")),
+                Ok(Ended::Reverted) => self.output.message(format_args!("{what}: it is taken back now")),
+                Err(error) => self.output.warning(format_args!("{what}, and cannot be gone on with: {error}")),
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn tell_waiting(&self) {

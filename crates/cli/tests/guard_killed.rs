@@ -4,26 +4,19 @@
 
 mod environment;
 
-use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use environment::btrfs::Shop;
+use environment::killed::{self, Step};
 
 const BREAKS: &str = "echo broken > $SHOP/index; false";
 
 /// Runs a guard, and kills each of its processes right before its step of this number. Whether any was.
-fn is_killed_at(shop: &Shop, step: u32, options: &[&str]) -> bool {
-    let (binary, log) = (shop.environment.command(), shop.environment.path("strace"));
-    let mut command = Command::new("strace");
-    command.envs(binary.get_envs().filter_map(|(key, value)| Some((key, value?))));
+fn is_killed_at(shop: &Shop, step: Step, options: &[&str]) -> bool {
+    let mut command = shop.environment.command();
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("SHOP", shop.directory());
-    command.args(["--follow-forks", "-o"]).arg(&log).args(["-e", "trace=rename,renameat2"]);
-    command.arg("-e").arg(format!("inject=rename,renameat2:signal=KILL:when={step}"));
-    command.arg(binary.get_program()).args(["guard", &shop.name(), "--yes"]).args(options);
-    command.args(["--", "sh", "-c", BREAKS]);
-    command.output().expect("strace is needed for this test");
-    fs::read_to_string(log).unwrap().contains("killed by SIGKILL")
+    command.args(["guard", &shop.name(), "--yes"]).args(options).args(["--", "sh", "-c", BREAKS]);
+    killed::is_killed_at(&command, step, &shop.environment.path("strace"))
 }
 
 /// Nobody is left who would do something: strace waits for all but those that it lost.
@@ -41,19 +34,19 @@ fn settle(shop: &Shop) {
 }
 
 /// Kills at each step there is, and gives how many there are.
-fn at_each_step(options: &[&str], check: impl Fn(&Shop, u32)) -> u32 {
-    for step in 1.. {
+fn at_each_step(options: &[&str], check: impl Fn(&Shop, Step)) -> u32 {
+    killed::each_step(|step| {
         let shop = Shop::new();
         if !is_killed_at(&shop, step, options) {
             assert_eq!(shop.read("index"), "one", "nobody was killed");
-            return step;
+            return false;
         }
         settle(&shop);
         check(&shop, step);
         let next = shop.run(["guard", &shop.name(), "--", "true"]);
-        assert_eq!(next.code, 0, "after step {step} the next guard is refused: {next:?}");
-    }
-    unreachable!("it ends when nobody is killed")
+        assert_eq!(next.code, 0, "after {step:?} the next guard is refused: {next:?}");
+        true
+    })
 }
 
 #[test]
@@ -62,10 +55,10 @@ fn killed_at_any_step_a_guard_leaves_the_way_back() {
         if shop.read("index") != "one" {
             let list = shop.list();
             let guard = list.iter().find(|snapshot| snapshot["purpose"] == "guard");
-            let id = guard.unwrap_or_else(|| panic!("after step {step} the snapshot is lost: {list:?}"))["id"].clone();
+            let id = guard.unwrap_or_else(|| panic!("after {step:?} the snapshot is lost: {list:?}"))["id"].clone();
             shop.run(["rollback", id.as_str().unwrap(), "--yes"]).succeeds();
         }
-        assert_eq!(shop.read("index"), "one", "after step {step}");
+        assert_eq!(shop.read("index"), "one", "after {step:?}");
     });
     assert!(steps > 8, "only {steps} steps");
 }
@@ -73,7 +66,7 @@ fn killed_at_any_step_a_guard_leaves_the_way_back() {
 #[test]
 fn killed_at_any_step_a_guard_with_a_deadline_goes_back_by_itself() {
     let steps = at_each_step(&["--confirm", "1s"], |shop, step| {
-        assert_eq!(shop.read("index"), "one", "after step {step}");
+        assert_eq!(shop.read("index"), "one", "after {step:?}");
     });
     assert!(steps > 8, "only {steps} steps");
 }

@@ -23,6 +23,7 @@ const COMMANDS: &[&str] = &[
     "rollback",
     "guard",
     "confirm",
+    "adopt",
     "hook",
     "hook install",
     "backup",

@@ -162,3 +162,44 @@ fn a_hook_is_uninstalled_and_a_strangers_file_is_left_alone() {
     apt.shop.run(["hook", "install", "apt", "--file", file, "--directory", &directory]).fails(1, [strange, "try:"]);
     assert_eq!(fs::read_to_string(file).unwrap(), "// mine\n");
 }
+
+/// What a plugin of dnf makes of the last line of a file: the variables are replaced for each package.
+fn expanded(line: &str, package: &str) -> String {
+    let (name, state) = package.split_once(' ').unwrap();
+    let variables = [
+        ("${name}-${ver}-${rel}.${arch}", name),
+        ("${state}", state),
+        ("${pkg.full_nevra}", name),
+        ("${pkg.action}", state),
+        ("${pid}", "$$"),
+    ];
+    variables.iter().fold(line.to_owned(), |line, (variable, value)| line.replace(variable, value))
+}
+
+/// Debian's dnf has no plugin that could call the hook: a shell does as the plugins' manuals say.
+#[test]
+fn a_transaction_of_dnf_has_one_snapshot_with_the_packages_as_its_note() {
+    let shop = Shop::new();
+    for (file, fields) in [("4.action", 2), ("5.actions", 4)] {
+        let file = shop.environment.path(file);
+        let (name, directory) = (file.to_str().unwrap(), shop.name());
+        shop.run(["hook", "install", "dnf", "--file", name, "--directory", &directory]).succeeds();
+        let text = fs::read_to_string(&file).unwrap();
+        let line = text.lines().last().unwrap().splitn(fields + 1, ':').last().unwrap().to_owned();
+        let before = shop.list().len();
+        // The outer shell is dnf, and starts one shell for each package.
+        let call = |package: &str| match fields {
+            2 => format!("sh -c \"{}\"\n", expanded(&line, package).replace('$', "\\$")),
+            _ => format!("{}\n", expanded(&line, package).replace("$$", "'$$'")),
+        };
+        let dnf = call("bread-1.0-1.noarch install") + &call("butter-2.0-1.noarch upgrade") + "true\n";
+        let mut shell = Command::new("sh");
+        shell.env("SNAPBACK_STATE_DIRECTORY", shop.environment.path("state")).args(["-c", &dnf]);
+        let run = Run::from(shell.output().unwrap()).succeeds();
+        assert_eq!(run.stdout, "", "dnf 5 takes what is printed for orders");
+        let list = shop.list();
+        assert_eq!(list.len(), before + 1, "{dnf}\n{run:?}");
+        let note = list.last().unwrap()["note"].as_str().unwrap();
+        assert!(note.ends_with("bread-1.0-1.noarch install, butter-2.0-1.noarch upgrade"), "{note}");
+    }
+}

@@ -30,7 +30,7 @@ fn systemd_understands_the_units_and_their_commands_exist() {
     let verified = verify.output().expect("systemd-analyze is needed for this test");
     let said = String::from_utf8_lossy(&verified.stderr);
     assert!(verified.status.success() && !said.contains("snapback"), "{said}");
-    assert_eq!(commands.len(), 2);
+    assert_eq!(commands.len(), 3);
     for command in commands {
         environment.run(command.split(' ')).succeeds();
     }

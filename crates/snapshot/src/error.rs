@@ -121,7 +121,9 @@ impl Error {
         match self {
             Error::Refused { hint, .. } | Error::Privilege { hint, .. } => hint.as_deref(),
             Error::Reverted { cause, .. } => cause.hint(),
-            Error::HalfDone { .. } => Some("mend what is wrong, then let it be taken back: snapback recover"),
+            Error::HalfDone { .. } => Some(
+                "mend what is wrong; whatever changes something then takes it back first, such as: snapback snapshot expire",
+            ),
             _ => None,
         }
     }

@@ -1,5 +1,5 @@
-//! Who holds a tree: processes with open files, a working directory or a program in it, and mounts of it in any
-//! namespace.
+//! Who holds a tree: processes with open files, a working directory or a program in it, mounts of it in any namespace,
+//! and the kernel's loop devices and swap files.
 //!
 //! After a live switch, whoever holds the old tree goes on reading and writing it, and nothing shows it but this. A
 //! tree that is a file system of its own (as every btrfs subvolume is, to stat(2)) is told by its device number, which
@@ -7,6 +7,8 @@
 //!
 //! Does not know of snapshots. What ends during the search is left out; what cannot be looked at for want of
 //! privileges, too (`CAP_SYS_PTRACE` to see other users' processes).
+
+mod kernel;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -35,7 +37,7 @@ pub enum Tree {
 /// A process that holds a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its number.
+    /// Its number; 0 is the kernel.
     pub pid: u32,
     /// Its arguments, or its name in brackets if it has none.
     pub command: String,
@@ -70,14 +72,18 @@ pub enum By {
     Mapping,
     /// A mount in the namespace of the process.
     Mount,
+    /// A loop device, whose file it is.
+    LoopDevice,
+    /// A swap file.
+    Swap,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (process {}", self.command, self.pid)?;
-        match &self.unit {
-            Some(unit) => write!(f, ", {unit})"),
-            None => write!(f, ")"),
+        match (self.pid, &self.unit) {
+            (0, _) => f.write_str(&self.command),
+            (pid, Some(unit)) => write!(f, "{} (process {pid}, {unit})", self.command),
+            (pid, None) => write!(f, "{} (process {pid})", self.command),
         }
     }
 }
@@ -146,7 +152,7 @@ pub fn of(tree: &Tree, place: Option<&Path>) -> Result<Vec<Holder>, Error> {
         let base = proc.join(pid.to_string());
         Holder { pid, command: command(&base), unit: unit(&base), holds }
     });
-    Ok(holders.collect())
+    Ok(holders.chain(kernel::holders(tree)).collect())
 }
 
 fn held_by_links(tree: &Tree, base: &Path) -> Vec<Hold> {

@@ -74,6 +74,6 @@ pub fn refuse_if_switching(state: &State, directory: &Path) -> Result<(), Error>
             entry.change,
             entry.directory.display()
         ))
-        .or("let it be finished or reverted first: snapback recover")),
+        .or("whatever changes something finishes or reverts it first, such as: snapback snapshot expire")),
     }
 }

@@ -15,6 +15,7 @@ pub mod changes;
 pub mod detect;
 pub mod error;
 pub mod expire;
+mod extents;
 pub mod holders;
 pub mod id;
 pub mod journal;

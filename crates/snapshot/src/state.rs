@@ -111,7 +111,9 @@ impl State {
                 Some(Ok(back)) => back,
                 _ => return Err(Error::NoSuchSnapshot(name.to_owned())),
             };
-            records.retain(|record| directory.is_none_or(|directory| record.directory == directory));
+            let is_meant = |record: &Record| directory.is_none_or(|directory| record.directory == directory);
+            // One that was never finished is none.
+            records.retain(|record| record.handle.is_some() && is_meant(record));
             return records.into_iter().rev().nth(back).ok_or_else(|| Error::NoSuchSnapshot(name.to_owned()));
         }
         records.retain(|record| !name.is_empty() && record.id.to_string().starts_with(name));

@@ -23,7 +23,9 @@ pub fn configuration_4(installation: &Installation<'_>) -> Result<String, Error>
     }
     let run = command_line("dnf", "$PPID", installation)?;
     let program = installation.program.display();
-    Ok(format!("{HEAD}*:any:test ! -x {program} || {run} --package '${{nevra}} ${{state}}'\n"))
+    Ok(format!(
+        "{HEAD}*:any:test ! -x {program} || {run} --package '${{name}}-${{ver}}-${{rel}}.${{arch}} ${{state}}'\n"
+    ))
 }
 
 /// The file of version 5, which takes what a command prints for orders: ours prints elsewhere.

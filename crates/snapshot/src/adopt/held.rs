@@ -8,14 +8,22 @@ use std::path::{Path, PathBuf};
 
 use super::volume::Volume;
 use crate::error::Error;
-use crate::holders::{self, Tree};
+use crate::holders::{self, By, Tree};
 use crate::mounts;
 
 /// Refuses if a process holds the tree, or if the tree is mounted elsewhere, in any namespace.
 pub(super) fn refuse(volume: &Volume, is_back: bool) -> Result<(), Error> {
     let directory = &volume.directory;
     let tree = if is_back { Tree::of(directory)? } else { Tree::Below(directory.clone()) };
-    let holders = holders::of(&tree, Some(directory))?;
+    let mut holders = holders::of(&tree, Some(directory))?;
+    let of_ours = self::groups(Path::new("/proc/self/mountinfo"), directory);
+    for holder in &mut holders {
+        // What another namespace shows in the same place because it was mounted here, goes when it is unmounted here.
+        let of_theirs = self::groups(&Path::new("/proc").join(holder.pid.to_string()).join("mountinfo"), directory);
+        let is_copy = !of_theirs.is_empty() && of_theirs.is_subset(&of_ours);
+        holder.holds.retain(|hold| !(is_copy && hold.by == By::Mount && hold.path == *directory));
+    }
+    holders.retain(|holder| !holder.holds.is_empty());
     if !holders.is_empty() {
         let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
         let message = format!("{} is in use by {}", directory.display(), names.join(", "));
@@ -32,6 +40,22 @@ pub(super) fn refuse(volume: &Volume, is_back: bool) -> Result<(), Error> {
             Err(Error::refused(message).or("unmount it there; a container that uses it must be stopped"))
         }
     }
+}
+
+/// Peer groups that the mounts upon a directory belong to or get theirs from, proc_pid_mountinfo(5).
+fn groups(mountinfo: &Path, directory: &Path) -> HashSet<String> {
+    let text = std::fs::read(mountinfo).unwrap_or_default();
+    let mut groups = HashSet::new();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        if !mounts::parse(line).is_ok_and(|mounts| mounts.iter().any(|mount| mount.point == directory)) {
+            continue;
+        }
+        for field in String::from_utf8_lossy(line).split(' ').skip(6).take_while(|field| *field != "-") {
+            let group = field.strip_prefix("shared:").or(field.strip_prefix("master:"));
+            groups.extend(group.map(str::to_owned));
+        }
+    }
+    groups
 }
 
 /// A bind mount of the directory, or of something in it: a container's volume, for example.

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{IFlags, Mode, OFlags};
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 use serde::{Deserialize, Serialize};
 
 use super::job::Job;
@@ -283,10 +283,10 @@ fn freeze(job: &Job) -> Result<(), Error> {
     if is_frozen(job)? {
         return Ok(());
     }
-    let failed = || Error::io("make read-only", directory);
-    rustix::mount::mount_bind(directory, directory).map_err(failed())?;
-    let flags = MountFlags::BIND | MountFlags::RDONLY;
-    rustix::mount::mount_remount(directory, flags, c"").map_err(failed())
+    // Read-only before it is attached, so that what other namespaces get of it is, too.
+    let mount = attach::clone_of_directory(directory)?;
+    attach::set_options(&mount, "ro,relatime")?;
+    attach::attach(&mount, rustix::fs::CWD, directory)
 }
 
 fn is_frozen(job: &Job) -> Result<bool, Error> {

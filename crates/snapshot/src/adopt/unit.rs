@@ -62,7 +62,8 @@ pub(super) fn enable(runner: &dyn Runner, units: &Path, directory: &Path, image:
     sync(units)?;
     if is_systemd() {
         runner::run(runner, "systemctl", &["daemon-reload"])?;
-        runner::run(runner, "systemctl", &["enable", "--", &name(directory)])?;
+        // By its path: it may lie where systemd does not look.
+        runner::run(runner, "systemctl", &["enable".as_ref(), "--".as_ref(), path.as_os_str()])?;
     }
     Ok(())
 }

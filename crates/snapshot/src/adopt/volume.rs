@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -38,21 +39,25 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// The volume that a directory was moved to, of those whose images lie in `volumes`.
-    pub fn find(volumes: &Path, directory: &Path) -> Result<Option<Volume>, Error> {
+    /// All volumes whose images lie in `volumes`.
+    pub fn all(volumes: &Path) -> Result<Vec<Volume>, Error> {
+        let mut all = Vec::new();
         for entry in fs::read_dir(volumes).map_err(Error::io("list", volumes))? {
             let path = entry.map_err(Error::io("list", volumes))?.path();
             if path.extension() != Some("json".as_ref()) {
                 continue;
             }
             let text = fs::read(&path).map_err(Error::io("read", &path))?;
-            let volume: Volume = serde_json::from_slice(&text)
-                .map_err(|error| Error::Damaged { path: path.clone(), reason: error.to_string() })?;
-            if volume.directory == directory {
-                return Ok(Some(volume));
-            }
+            all.push(
+                serde_json::from_slice(&text).map_err(|error| Error::Damaged { path, reason: error.to_string() })?,
+            );
         }
-        Ok(None)
+        Ok(all)
+    }
+
+    /// The volume that a directory was moved to, of those whose images lie in `volumes`.
+    pub fn find(volumes: &Path, directory: &Path) -> Result<Option<Volume>, Error> {
+        Ok(Volume::all(volumes)?.into_iter().find(|volume| volume.directory == directory))
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -249,9 +254,18 @@ fn make_private_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// How often a mount point is tried that somebody is looking at just now, and how long it is waited in between.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
+
 fn unmount_and_remove(point: &Path) -> Result<(), Error> {
+    let mut tries = 0;
     while mounts::mounts()?.iter().any(|mount| mount.point == point) {
-        rustix::mount::unmount(point, UnmountFlags::empty()).map_err(Error::io("unmount", point))?;
+        match rustix::mount::unmount(point, UnmountFlags::empty()) {
+            Err(Errno::BUSY) if tries < TRIES => std::thread::sleep(PAUSE),
+            unmounted => unmounted.map_err(Error::io("unmount", point))?,
+        }
+        tries += 1;
     }
     match fs::remove_dir(point) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -7,11 +7,13 @@
 //! Neither quotas nor freezing are used: the first slow a busy file system to a halt, the second stops a snapshot from
 //! being made at all. Does not know of records and journals.
 
+mod boot;
 mod changes;
 pub mod convert;
 pub(crate) mod ioctl;
 mod nested;
 mod places;
+mod plan;
 mod search;
 mod space;
 mod stream;
@@ -108,10 +110,13 @@ impl Btrfs {
         let live = ioctl::subvolume(&fd).map_err(Error::io("ask for the subvolume at", &self.directory))?;
         if self.top.path_of(live.id)?.as_ref() != Some(&self.path) {
             let directory = self.directory.display();
-            return Err(Error::refused(format!(
-                "{directory} shows a snapshot, or the tree of before a rollback that was cut off"
-            ))
-            .or(format!("let the rollback be finished or taken back, or mount {directory} again")));
+            let way_out = match self.directory.parent() {
+                Some(_) => format!("let the rollback be finished or taken back, or mount {directory} again"),
+                None => "restart the system: it goes on with the old tree until then".to_owned(),
+            };
+            return Err(
+                Error::refused(format!("{directory} shows a snapshot, or the tree of before a rollback")).or(way_out)
+            );
         }
         Ok((fd, live))
     }
@@ -206,7 +211,12 @@ impl Provider for Btrfs {
         let (live, _) = self.live()?;
         let place = self.top.make_place(id, &self.path)?;
         let made = ioctl::create_snapshot(live.as_fd(), &place, TREE, true);
-        made.map_err(Error::io("take a snapshot of", &self.directory)).inspect_err(|_| {
+        let failed = |error: std::io::Error| match error.raw_os_error() {
+            Some(libc::ETXTBSY) => Error::refused(format!("a swap file is in use in {}", self.directory.display()))
+                .or("move it to a subvolume of its own (swapoff, then swapon)"),
+            _ => Error::io("take a snapshot of", &self.directory)(error),
+        };
+        made.map_err(failed).inspect_err(|_| {
             // The error of the snapshot is the one to tell.
             let _ = self.top.remove_place(id);
         })?;

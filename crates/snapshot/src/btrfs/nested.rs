@@ -4,13 +4,16 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, RenameFlags, Timestamps};
+use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::ioctl;
+use super::places::shows;
 use super::top::Top;
+use crate::attach;
 use crate::error::Error;
+use crate::mounts;
 
 /// A subvolume in a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,20 +79,55 @@ pub(crate) fn move_across(top: &Top, nested: &[Nested], trees: [&Path; 2], way: 
         } else if place.as_ref() != Some(&target) {
             continue;
         }
-        for (tree, modified) in trees.iter().zip(modified) {
-            let directory = tree.join(path).parent().map(Path::to_owned).unwrap_or_default();
-            if let (Some((seconds, nanoseconds)), Some(fd)) = (modified, top.open_at(&directory)?) {
-                let time = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
-                let (last_access, last_modification) = (time(0, rustix::fs::UTIME_OMIT), time(*seconds, *nanoseconds));
-                rustix::fs::futimens(&fd, &Timestamps { last_access, last_modification })
-                    .map_err(Error::io("set the times of", top.named(&directory)))?;
-            }
-        }
+        restore_times(top, path, trees, modified)?;
         if *is_read_only && let Some((fd, _)) = top.subvolume_at(&target)? {
             ioctl::set_read_only(&fd, true).map_err(Error::io("make read-only", top.named(&target)))?;
         }
     }
     top.commit()
+}
+
+fn restore_times(top: &Top, path: &Path, trees: [&Path; 2], modified: &[Option<Modified>; 2]) -> Result<(), Error> {
+    for (tree, modified) in trees.iter().zip(modified) {
+        let directory = tree.join(path).parent().map(Path::to_owned).unwrap_or_default();
+        if let (Some((seconds, nanoseconds)), Some(fd)) = (modified, top.open_at(&directory)?) {
+            let time = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
+            let (last_access, last_modification) = (time(0, rustix::fs::UTIME_OMIT), time(*seconds, *nanoseconds));
+            rustix::fs::futimens(&fd, &Timestamps { last_access, last_modification })
+                .map_err(Error::io("set the times of", top.named(&directory)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Mounts subvolumes that were moved across where they were in the root of the running system, which goes on to show
+/// the old tree.
+pub(crate) fn show_in_root(top: &Top, nested: &[Nested], trees: [&Path; 2], options: &str) -> Result<(), Error> {
+    for Nested { id, path, modified, .. } in nested {
+        let point = Path::new("/").join(path);
+        let mounts = mounts::mounts()?;
+        if top.path_of(*id)?.is_none() || mounts::on_top(&mounts, &point).is_some_and(|mount| shows(mount, top, *id)) {
+            continue;
+        }
+        match rustix::fs::mkdirat(top.root(), trees[0].join(path), Mode::RWXU) {
+            Err(Errno::EXIST) => {}
+            made => made.map_err(Error::io("create", &point))?,
+        }
+        restore_times(top, path, trees, modified)?;
+        attach::attach(&top.mount(*id, attach::attributes(options))?, CWD, &point)?;
+    }
+    Ok(())
+}
+
+/// Takes away what `show_in_root` mounted.
+pub(crate) fn hide_in_root(top: &Top, nested: &[Nested]) -> Result<(), Error> {
+    for Nested { id, path, .. } in nested {
+        let point = Path::new("/").join(path);
+        if mounts::on_top(&mounts::mounts()?, &point).is_some_and(|mount| shows(mount, top, *id)) {
+            attach::detach(&attach::hold(&point)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn move_one(top: &Top, source: &Path, target: &Path) -> Result<(), Error> {

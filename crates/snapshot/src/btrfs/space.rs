@@ -13,6 +13,7 @@ use super::Btrfs;
 use super::changes::Changes;
 use super::ioctl;
 use super::search::{Item, Search, number, search};
+use super::temporary::has_no_room;
 use crate::error::Error;
 use crate::provider::{Handle, Space};
 
@@ -49,7 +50,10 @@ impl Btrfs {
 
     /// The extents of files that differ from the live tree, and that nothing but the snapshot uses.
     fn reclaimable(&self, handle: &Handle) -> Result<Option<u64>, Error> {
-        let (live, snapshot) = (self.still(None)?, self.still(Some(handle))?);
+        let (live, snapshot) = match self.still(None).and_then(|live| Ok((live, self.still(Some(handle))?))) {
+            Err(error) if has_no_room(&error) => return Ok(None),
+            still => still?,
+        };
         let mut changes = Changes::new();
         let understood = self.send(&live, &snapshot, &mut |command| changes.add(command))?;
         if understood.is_err() {

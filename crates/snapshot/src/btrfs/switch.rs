@@ -5,7 +5,7 @@
 //! of a snapshot (nested subvolumes, mounts) is moved across. Each step finds out by the subvolumes' numbers how far it
 //! got, so that it can be performed or reverted from any state in which a crash left it.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps};
@@ -14,168 +14,65 @@ use serde::{Deserialize, Serialize};
 
 use super::Btrfs;
 use super::ioctl;
-use super::nested::{self, Nested, Way, move_across};
+use super::nested::{self, Nested, Way};
 use super::places::{self, Place};
-use super::top::{TOP, TREE, place};
+use super::top::{TREE, place};
 use crate::error::Error;
 use crate::id::Id;
-use crate::mounts::{self, Mount};
 use crate::provider::{Handle, Step};
 
 /// A step's arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Arguments {
+pub(super) struct Arguments {
     /// Under which id the old tree is kept.
-    old: Id,
+    pub(super) old: Id,
     /// The subvolume that was live when it was planned.
-    live: u64,
+    pub(super) live: u64,
     #[serde(flatten)]
-    work: Work,
+    pub(super) work: Work,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
-enum Work {
+pub(super) enum Work {
     /// Make the new tree, with directories for what is to be moved into it.
     Prepare { from: Handle, needed: Vec<Needed> },
     /// Exchange the names; mounts upon directories of the old tree come along.
     Exchange { mounts: Vec<PathBuf> },
     /// Move nested subvolumes across, and make mounts of the old tree show the new one. What is mounted in a nested
-    /// subvolume cannot be reached between the two, and waits elsewhere.
-    Across { nested: Vec<Nested>, places: Vec<Place>, waiting: Vec<PathBuf> },
+    /// subvolume cannot be reached between the two, and waits elsewhere. If the old tree is the root of the running
+    /// system, it goes on to be until the next start, and the nested subvolumes are mounted in it, with these options.
+    Across { nested: Vec<Nested>, places: Vec<Place>, waiting: Vec<PathBuf>, running: Option<String> },
     /// What is mounted where no subvolume is asked for.
     Default,
 }
 
 /// Something upon which a subvolume or a mount will lie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Needed {
-    path: PathBuf,
-    is_directory: bool,
+pub(super) struct Needed {
+    pub(super) path: PathBuf,
+    pub(super) is_directory: bool,
     /// Whether it must be there itself, or just the directory in which it lies.
-    is_point: bool,
+    pub(super) is_point: bool,
 }
 
 impl Btrfs {
-    pub(super) fn plan(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error> {
-        let (_, snapshot, _) = self.found(to)?;
-        let (_, live) = self.live()?;
-        let directory = self.directory.display();
-        if live.id == TOP {
-            return Err(Error::refused(format!(
-                "{directory} is the top level of its btrfs, which cannot be exchanged as a whole"
-            ))
-            .or("bring single files back with `snapback snapshot undo`, or keep the data in a subvolume"));
-        }
-        let mounts = mounts::mounts()?;
-        let nested = nested::below(&self.top, live.id, &self.path, Path::new(""), &|path| {
-            // Where the snapshot has no such directory, one is made.
-            self.top.open_in(&snapshot, path).ok().flatten().map(|fd| nested::modified(&fd)).transpose()
-        })?;
-        let nested_paths: Vec<PathBuf> = nested.iter().map(|nested| nested.path.clone()).collect();
-        let places = places::places(&self.top, &mounts, live.id, &self.path)?;
-        let below = places::below(&self.top, &mounts, live.id, &self.path, &nested_paths);
-        if below.iter().any(|(_, inside)| inside.as_os_str().is_empty()) {
-            return Err(
-                Error::refused(format!("something is mounted upon {directory} itself")).or("unmount that first")
-            );
-        }
-        let mut needed = Vec::new();
-        for path in &nested_paths {
-            needed.push(Needed { path: path.clone(), is_directory: true, is_point: false });
-        }
-        let upon = mounts.iter().flat_map(|mount| {
-            let place = places.iter().find(|place| {
-                mounts.iter().any(|parent| parent.id == mount.parent && parent.point == place.point)
-                    && mount.point != place.point
-            });
-            place.and_then(|place| Some(place.inside.join(mount.point.strip_prefix(&place.point).ok()?)))
-        });
-        for path in upon.chain(below.iter().map(|(_, inside)| inside.clone())) {
-            if nested_paths.iter().any(|nested| path.starts_with(nested)) {
-                continue;
-            }
-            let found = self.top.open_at(&self.path.join(&path))?;
-            let is_directory = found.is_some_and(|fd| is_directory_at(&fd));
-            needed.push(Needed { path, is_directory, is_point: true });
-        }
-        for place in places.iter().filter(|place| !place.inside.as_os_str().is_empty()) {
-            if !matches!(self.top.open_in(&snapshot, &place.inside), Ok(Some(_))) {
-                let (inside, point) = (place.inside.display(), place.point.display());
-                return Err(Error::refused(format!("the snapshot has no {inside}, which is mounted at {point}"))
-                    .or(format!("unmount {point} first")));
-            }
-        }
-        for needed in &needed {
-            self.refuse_occupied(&snapshot, needed)?;
-        }
-        let is_default = self.top.default_subvolume()? == live.id;
-        let mut steps =
-            vec![("make a writable snapshot of the snapshot".to_owned(), Work::Prepare { from: to.clone(), needed })];
-        let carried = below.into_iter().map(|(point, _)| point).collect();
-        steps.push(("exchange the subvolumes".to_owned(), Work::Exchange { mounts: carried }));
-        if !nested.is_empty() || !places.is_empty() {
-            let mut parts = Vec::new();
-            if !nested.is_empty() {
-                parts.push(format!("move {} nested subvolumes across", nested.len()));
-            }
-            if !places.is_empty() {
-                let points: Vec<_> = places.iter().map(|place| place.point.display().to_string()).collect();
-                parts.push(format!("replace what is mounted at {}", points.join(", ")));
-            }
-            // Upon a mount of the subvolume. One that hangs upon a parent's mount goes where the directory goes.
-            let in_nested = |mount: &&Mount| {
-                let parent = mounts.iter().find(|parent| parent.id == mount.parent);
-                let parent = parent.filter(|parent| places::shows(parent, &self.top, live.id));
-                let inside = parent.and_then(|parent| parent.inside(&mount.point));
-                let inside = inside.as_deref().and_then(|path| path.strip_prefix("/").ok());
-                let inside = inside.and_then(|path| path.strip_prefix(&self.path).ok());
-                inside.is_some_and(|path| nested.iter().any(|nested| path.starts_with(&nested.path)))
-            };
-            let waiting = mounts.iter().filter(in_nested).map(|mount| mount.point.clone()).collect();
-            steps.push((parts.join(", "), Work::Across { nested, places, waiting }));
-        }
-        if is_default {
-            steps.push(("make the new subvolume the default one".to_owned(), Work::Default));
-        }
-        let steps = steps.into_iter().map(|(name, work)| {
-            let arguments = Arguments { old, live: live.id, work };
-            let arguments = serde_json::to_value(arguments).map_err(|error| Error::refused(error.to_string()))?;
-            Ok(Step { name, arguments })
-        });
-        steps.collect()
-    }
-
-    /// Refused if the snapshot has something in a place that a nested subvolume or a mount must take.
-    fn refuse_occupied(&self, snapshot: &OwnedFd, needed: &Needed) -> Result<(), Error> {
-        let Needed { path, is_directory, is_point } = needed;
-        let occupied = |what: String| {
-            Error::refused(format!("in the snapshot, {} {what}", path.display()))
-                .or("move the subvolume or the mount away first")
-        };
-        let found = self.top.open_in(snapshot, path).map_err(|error| {
-            occupied(format!("is not a place for what is there now, a nested subvolume or a mount: {error}"))
-        })?;
-        match found {
-            Some(fd) if is_directory_at(&fd) != *is_directory => {
-                Err(occupied("is of another kind than what is there now, a nested subvolume or a mount".to_owned()))
-            }
-            Some(fd) if !is_point && !is_empty(&fd).map_err(Error::io("list", path))? => {
-                Err(occupied("is a directory with files, and now a nested subvolume".to_owned()))
-            }
-            _ => Ok(()),
-        }
-    }
-
     pub(super) fn do_step(&self, step: &Step) -> Result<(), Error> {
         let Arguments { old, live, work } = arguments(step)?;
         match work {
             Work::Prepare { from, needed } => self.prepare(old, live, &from, &needed),
             Work::Exchange { mounts } => self.exchange(old, live, &mounts, true),
-            Work::Across { nested, places, waiting } => places::carried(&waiting, &places::waiting(old), &mut || {
-                move_across(&self.top, &nested, [&place(old).join(TREE), &self.path], Way::Forth)?;
-                self.switch_mounts(&places, live, self.at(&self.path)?)
-            }),
+            Work::Across { nested, places, waiting, running } => {
+                places::carried(&waiting, &places::waiting(old), &mut || {
+                    let trees = [place(old).join(TREE), self.path.clone()];
+                    let trees = [trees[0].as_path(), trees[1].as_path()];
+                    nested::move_across(&self.top, &nested, trees, Way::Forth)?;
+                    if let Some(options) = &running {
+                        nested::show_in_root(&self.top, &nested, trees, options)?;
+                    }
+                    self.switch_mounts(&places, live, self.at(&self.path)?)
+                })
+            }
             Work::Default => self.make_default(self.at(&self.path)?),
         }
     }
@@ -188,10 +85,17 @@ impl Btrfs {
             Work::Prepare { .. } => self.discard(old, live),
             Work::Exchange { mounts } => self.exchange(old, live, &mounts, false),
             _ if !is_exchanged => Ok(()),
-            Work::Across { nested, places, waiting } => places::carried(&waiting, &places::waiting(old), &mut || {
-                move_across(&self.top, &nested, [&place(old).join(TREE), &self.path], Way::Back)?;
-                self.switch_mounts(&places, self.at(&self.path)?, live)
-            }),
+            Work::Across { nested, places, waiting, running } => {
+                places::carried(&waiting, &places::waiting(old), &mut || {
+                    let trees = [place(old).join(TREE), self.path.clone()];
+                    if running.is_some() {
+                        nested::hide_in_root(&self.top, &nested)?;
+                    }
+                    let trees = [trees[0].as_path(), trees[1].as_path()];
+                    nested::move_across(&self.top, &nested, trees, Way::Back)?;
+                    self.switch_mounts(&places, self.at(&self.path)?, live)
+                })
+            }
             Work::Default => self.make_default(live),
         }
     }
@@ -313,17 +217,4 @@ impl Btrfs {
 fn arguments(step: &Step) -> Result<Arguments, Error> {
     Arguments::deserialize(&step.arguments)
         .map_err(|error| Error::refused(format!("the step \"{}\" cannot be understood: {error}", step.name)))
-}
-
-fn is_directory_at(fd: &OwnedFd) -> bool {
-    rustix::fs::fstat(fd).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
-}
-
-fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
-    for entry in rustix::fs::Dir::read_from(directory)? {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

@@ -59,7 +59,10 @@ impl Btrfs {
     }
 
     pub(super) fn changes(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
-        let (from, to) = (self.still(Some(from))?, self.still(to)?);
+        let (from, to) = match self.still(Some(from)).and_then(|from| Ok((from, self.still(to)?))) {
+            Err(error) if has_no_room(&error) => return Ok(None),
+            still => still?,
+        };
         let mut changes = Changes::new();
         let Ok(()) = self.send(&from, &to, &mut |command| changes.add(command))? else { return Ok(None) };
         let Some(names) = self.other_names(&changes, &to)? else { return Ok(None) };
@@ -109,4 +112,11 @@ impl Btrfs {
         }
         Ok(Some(names))
     }
+}
+
+/// A full or read-only file system takes no snapshot to compare with.
+pub(super) fn has_no_room(error: &Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let Error::Io { source, .. } = error else { return false };
+    matches!(source.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }

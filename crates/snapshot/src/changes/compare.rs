@@ -2,16 +2,20 @@
 
 use std::ffi::CStr;
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{FileType, SeekFrom, Statx};
 use rustix::io::Errno;
 
-use super::extents;
-use super::{Kind, What};
+use super::{Kind, What, ranges};
+use crate::btrfs::ioctl;
 use crate::reflink::attributes::{Attributes, Moment, Place};
 use crate::reflink::descend;
+
+/// statfs(2).
+const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
 
 /// Read at once from each of two files.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -89,32 +93,52 @@ fn is_same_content(before: &Entry<'_>, after: &Entry<'_>) -> Result<bool, Errno>
     }
     let open = |entry: &Entry<'_>| descend::file(entry.dir, entry.name).map(File::from);
     let (one, other) = (open(before)?, open(after)?);
-    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
-    // On two file systems the same numbers are different blocks.
-    if device(&before.stat) == device(&after.stat) && extents::are_same(one.as_fd(), other.as_fd())? {
-        return Ok(true);
-    }
-    same_bytes(&one, &other).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-}
-
-fn same_bytes(one: &File, other: &File) -> std::io::Result<bool> {
-    let mut buffers = [vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]];
-    let mut position = 0;
-    loop {
-        // Where both have a hole, both are zero.
-        let next = [next_data(one, position)?, next_data(other, position)?];
-        let Some(next) = next.into_iter().flatten().min() else { return Ok(true) };
-        position = next;
-        let [a, b] = &mut buffers;
-        let length = fill(one, a, position)?;
-        if fill(other, b, position)? != length || a[..length] != b[..length] {
+    let length = before.stat.stx_size;
+    let ranges = match is_one_file_system(before, after, &one, &other) {
+        true => ranges::differing(one.as_fd(), other.as_fd(), length),
+        // On two file systems the same numbers are different blocks.
+        false => std::iter::once(0..length).collect(),
+    };
+    let mut buffers = [Vec::new(), Vec::new()];
+    for range in ranges {
+        let is_same = same_bytes(&one, &other, range, &mut buffers);
+        if !is_same.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))? {
             return Ok(false);
         }
-        if length < CHUNK_BYTES {
-            return Ok(true);
+    }
+    Ok(true)
+}
+
+fn is_one_file_system(before: &Entry<'_>, after: &Entry<'_>, one: &File, other: &File) -> bool {
+    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    // Each subvolume of a btrfs has a number of its own.
+    let btrfs = |file: &File| {
+        let kind = rustix::fs::fstatfs(file).ok()?.f_type;
+        (kind as u64 == BTRFS_SUPER_MAGIC).then(|| ioctl::filesystem(file).ok()).flatten()
+    };
+    device(&before.stat) == device(&after.stat) || btrfs(one).is_some_and(|one| btrfs(other) == Some(one))
+}
+
+fn same_bytes(one: &File, other: &File, range: Range<u64>, buffers: &mut [Vec<u8>; 2]) -> std::io::Result<bool> {
+    buffers.iter_mut().for_each(|buffer| buffer.resize(CHUNK_BYTES, 0));
+    let mut position = range.start;
+    while position < range.end {
+        // Where both have a hole, both are zero.
+        let next = [next_data(one, position)?, next_data(other, position)?];
+        let Some(next) = next.into_iter().flatten().min().filter(|next| *next < range.end) else { break };
+        position = next;
+        let room = usize::try_from(range.end - position).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        let [a, b] = &mut *buffers;
+        let length = fill(one, &mut a[..room], position)?;
+        if fill(other, &mut b[..room], position)? != length || a[..length] != b[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            break;
         }
         position += length as u64;
     }
+    Ok(true)
 }
 
 /// Where the next bytes lie that are not a hole; `None` if there are no more.

@@ -10,7 +10,7 @@
 
 pub(crate) mod compare;
 mod content;
-mod extents;
+mod ranges;
 mod walk;
 
 use std::path::{Path, PathBuf};

@@ -178,7 +178,11 @@ impl Attributes {
             change_mode(to, self.mode & PERMISSIONS).map_err(failed(CHMOD))?;
         }
         self.set_xattrs(&holder, &present, is_acl)?;
-        self.set_times(to)
+        // Not for nothing: what is immutable refuses even the times that it has.
+        if (Moment::from(now.stx_atime), Moment::from(now.stx_mtime)) != (self.accessed, self.modified) {
+            self.set_times(to)?;
+        }
+        Ok(())
     }
 
     fn own(&self, to: Place<'_>, now: &Statx) -> Result<(), Errno> {

@@ -5,7 +5,7 @@
 //! free if it were deleted: "reclaimable". What two snapshots share counts for neither, so both are estimates.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,38 +17,8 @@ use super::attributes::{Moment, Place, look};
 use super::crew::{self, Crew};
 use super::descend;
 use crate::error::Error;
+use crate::extents;
 use crate::provider::Space;
-
-/// `FS_IOC_FIEMAP`, linux/fs.h.
-const FIEMAP: libc::Ioctl = 0xc020_660b_u32 as libc::Ioctl;
-const EXTENT_LAST: u32 = 0x1;
-const EXTENT_SHARED: u32 = 0x2000;
-/// Extents asked for at once.
-const EXTENTS: usize = 64;
-
-/// `struct fiemap_extent`, linux/fiemap.h.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Extent {
-    logical: u64,
-    physical: u64,
-    length: u64,
-    reserved64: [u64; 2],
-    flags: u32,
-    reserved: [u32; 3],
-}
-
-/// `struct fiemap`.
-#[repr(C)]
-struct Map {
-    start: u64,
-    length: u64,
-    flags: u32,
-    mapped_extents: u32,
-    extent_count: u32,
-    reserved: u32,
-    extents: [Extent; EXTENTS],
-}
 
 /// Both numbers; entries below `left_out` are not part of the snapshot, and are not counted.
 pub(super) fn space(live: &Path, clone: &Path, left_out: &[PathBuf]) -> Result<Space, Error> {
@@ -103,27 +73,8 @@ fn alone(root: &Path, since: Option<Moment>, left_out: &[PathBuf]) -> Result<u64
     Ok(total.into_inner())
 }
 
+/// What cannot be asked for does not count.
 fn unshared(file: BorrowedFd<'_>) -> u64 {
-    let mut total = 0;
-    let mut start = 0;
-    loop {
-        let mut map = Map {
-            start,
-            length: u64::MAX - start,
-            flags: 0,
-            mapped_extents: 0,
-            extent_count: EXTENTS as u32,
-            reserved: 0,
-            extents: [Extent::default(); EXTENTS],
-        };
-        // SAFETY: the structure is laid out as the kernel's, and has room for the `extent_count` extents it says.
-        let answer = unsafe { libc::ioctl(file.as_raw_fd(), FIEMAP, &raw mut map) };
-        let found = &map.extents[..(map.mapped_extents as usize).min(EXTENTS)];
-        let Some(last) = found.last().filter(|_| answer == 0) else { return total };
-        total += found.iter().filter(|one| one.flags & EXTENT_SHARED == 0).map(|one| one.length).sum::<u64>();
-        if last.flags & EXTENT_LAST != 0 {
-            return total;
-        }
-        start = last.logical + last.length;
-    }
+    let extents = extents::of(file, false).map_while(Result::ok);
+    extents.filter(|extent| !extent.is_shared()).map(|extent| extent.length).sum()
 }

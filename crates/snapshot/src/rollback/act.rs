@@ -61,10 +61,10 @@ impl Act<'_> {
     }
 
     /// From behind the point of no return to the end. Gives what went wrong and does not hinder it: units that do not
-    /// start.
-    pub(super) fn finish(&mut self, journal: &Journal) -> Result<Option<Error>, Error> {
+    /// start. `is_started` if they were started for the probe.
+    pub(super) fn finish(&mut self, journal: &Journal, is_started: bool) -> Result<Option<Error>, Error> {
         let plan = &journal.plan;
-        let started = self.start(journal);
+        let started = if is_started { Ok(()) } else { self.start(journal) };
         if plan.is_snapshot_used_up && !self.provider.list()?.iter().any(|(id, _)| *id == plan.to) {
             (self.observe)("forget the snapshot that was used up");
             self.lock.state().forget(plan.to)?;

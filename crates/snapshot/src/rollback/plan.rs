@@ -101,7 +101,10 @@ pub fn plan(facts: Facts) -> Result<Plan, Refusal> {
     let mut refusals = Vec::new();
     if let Some(change) = &facts.under_way {
         let message = format!("a {change} of {} is not finished", facts.snapshot.directory.display());
-        refusals.push(Refusal::new(message).or("finish or revert it first: snapback recover"));
+        refusals.push(
+            Refusal::new(message)
+                .or("whatever changes something finishes or reverts it first, such as: snapback snapshot expire"),
+        );
     }
     if !facts.is_there {
         let message = format!("snapshot {} is gone: it no longer lies where it was made", facts.snapshot.id);

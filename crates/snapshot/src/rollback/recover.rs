@@ -56,6 +56,6 @@ fn recover_one(
     let mut observe = |what: &str| observe(what);
     let mut act = Act { lock, provider: &*provider, runner, observe: &mut observe };
     let is_finished = journal.phase == Phase::Switched;
-    let unstarted = if is_finished { act.finish(journal)? } else { act.revert(journal)? };
+    let unstarted = if is_finished { act.finish(journal, false)? } else { act.revert(journal)? };
     Ok(Ending { is_finished, unstarted })
 }

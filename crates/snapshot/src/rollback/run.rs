@@ -72,7 +72,7 @@ pub fn run<'a>(
             Err(failure) => Error::HalfDone { cause, failure: Box::new(failure) },
         });
     }
-    let unstarted = act.finish(&journal)?;
+    let unstarted = act.finish(&journal, !journal.plan.probe.is_empty())?;
     let safety = state.record(journal.id())?;
     let holders = match old_tree(&journal.plan, &safety) {
         Some(tree) => holders::of(&tree, None)?,

@@ -53,6 +53,28 @@ fn a_directory_is_moved_onto_a_volume_and_back() {
 }
 
 #[test]
+fn a_directory_is_moved_and_back_where_mounts_are_shared_as_systemd_has_it() {
+    let disk = ext4();
+    run(Command::new("mount").arg("--make-rshared").arg(disk.path()));
+    // A namespace that gets what is mounted here, as services with one of their own do.
+    let mut other = Command::new("unshare").args(["--mount", "--propagation", "slave", "sleep", "60"]).spawn().unwrap();
+    let site = Site::new(&disk);
+    let before = site.describe();
+    let moved = site.adopt();
+    let seen = std::fs::read(format!("/proc/{}/mountinfo", other.id())).unwrap();
+    let back = site.go_back();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    moved.unwrap();
+    back.unwrap();
+    let seen = snapshot::mounts::parse(&seen).unwrap();
+    let seen: Vec<_> = seen.iter().filter(|mount| mount.point == site.directory()).map(|mount| &mount.kind).collect();
+    assert_eq!(seen, ["btrfs"], "others see the volume, too");
+    assert_same(&site.describe(), &before);
+    site.assert_without_volume("after it was moved back");
+}
+
+#[test]
 fn the_old_content_is_removed_where_that_is_wanted_and_copied_back_all_the_same() {
     let disk = ext4();
     let site = Site::new(&disk);

@@ -6,6 +6,7 @@ mod btrfs;
 mod convert;
 mod detect;
 mod lvm;
+mod process;
 mod reflink;
 mod storage;
 mod suite;

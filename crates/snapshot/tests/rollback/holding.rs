@@ -15,7 +15,7 @@ use snapshot::rollback::run::run;
 use snapshot::rollback::{Request, gather};
 use snapshot::state::State;
 
-use crate::disk::{Disk, shell};
+use crate::disk::{Disk, run as run_command, shell};
 use crate::site::{Commands, NOW, asked};
 
 /// A process that is ended when this is dropped.
@@ -59,6 +59,43 @@ fn found(tree: &Tree, place: Option<&Path>, processes: &[&Process]) -> BTreeMap<
         if is_complete || Instant::now() > deadline {
             return found;
         }
+    }
+}
+
+#[test]
+fn a_loop_device_upon_a_file_in_the_tree_is_found() {
+    let disk = Disk::btrfs();
+    let top = disk.path();
+    shell(&top, "btrfs -q subvolume create live; btrfs -q subvolume create other; mkdir plain");
+    let files = ["live/image", "plain/image"];
+    let loops = files.map(|file| Loop::upon(&top.join(file)));
+    let held = |name: &str| {
+        let holders = holders::of(&Tree::of(&top.join(name)).unwrap(), Some(&top)).unwrap();
+        let held = holders.into_iter().map(|holder| (holder.command, holder.holds[0].by, holder.holds[0].path.clone()));
+        held.collect::<Vec<_>>()
+    };
+    let expected = |number: usize| {
+        let device = loops[number].0.rsplit('/').next().unwrap();
+        [(format!("[{device}]"), By::LoopDevice, top.join(files[number]))]
+    };
+    assert_eq!(held("live"), expected(0));
+    assert_eq!(held("plain"), expected(1));
+    assert_eq!(held("other"), []);
+}
+
+/// A loop device, released when this is dropped.
+struct Loop(String);
+
+impl Loop {
+    fn upon(file: &Path) -> Loop {
+        fs::File::create(file).unwrap().set_len(1 << 20).unwrap();
+        Loop(run_command(Command::new("losetup").args(["--find", "--show"]).arg(file)).trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
     }
 }
 

@@ -7,5 +7,6 @@ mod holding;
 mod kill;
 mod managing;
 mod plain;
+mod postgresql;
 mod running;
 mod site;

@@ -57,6 +57,20 @@ fn a_rollback_brings_the_snapshot_back_and_its_undo_the_state_of_before() {
 }
 
 #[test]
+fn units_are_started_once_and_before_the_probe() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, commands) = (Site::at(root.path(), true), Commands::default());
+    let to = site.snapshot();
+    let units = |unit: &str| vec![format!("{unit}.service")];
+    let request =
+        Request { stop: units("shop"), restart: units("web"), probe: vec!["probe".into()], ..Request::default() };
+    perform(&site, &commands, site.plan(&commands, &to, request)).unwrap();
+    let told = ["stop -- shop.service", "start -- shop.service", "restart -- web.service"];
+    let told: Vec<_> = told.iter().map(|line| format!("systemctl {line}")).chain(["probe ".to_owned()]).collect();
+    assert_eq!(*commands.told.lock().unwrap(), told);
+}
+
+#[test]
 fn a_probe_that_fails_takes_all_back() {
     let root = tempfile::tempdir().unwrap();
     let (site, commands) = (Site::at(root.path(), true), Commands { failing: Some("curl x"), ..Commands::default() });

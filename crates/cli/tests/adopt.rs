@@ -1,0 +1,131 @@
+//! Making snapshots possible where there are none: a volume in a file on ext4, a subvolume in place on btrfs.
+#![allow(missing_docs)]
+
+mod environment;
+
+use std::fs;
+use std::path::PathBuf;
+
+use environment::btrfs::{Shop, run};
+use environment::killed::{each_step, is_killed_at};
+use environment::{Environment, Run, contents};
+use rustix::mount::{UnmountFlags, unmount};
+
+/// A directory on a real ext4, and the binary.
+struct Plain {
+    environment: Environment,
+    mount: PathBuf,
+    device: String,
+}
+
+impl Plain {
+    fn new() -> Plain {
+        let environment = Environment::empty();
+        let image = environment.path("image");
+        fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+        let device = run("losetup", ["--find", "--show", image.to_str().unwrap()]).trim().to_owned();
+        fs::create_dir(environment.path("mount")).unwrap();
+        let mount = environment.path("mount").canonicalize().unwrap();
+        let plain = Plain { environment, mount, device };
+        run("mkfs.ext4", ["-q", &plain.device]);
+        run("mount", [&plain.device, plain.mount.to_str().unwrap()]);
+        fs::create_dir_all(plain.mount.join("shop/pages")).unwrap();
+        fs::write(plain.mount.join("shop/index"), "one").unwrap();
+        fs::write(plain.mount.join("shop/pages/a"), "a").unwrap();
+        plain
+    }
+
+    /// Volumes are made by programs of the system.
+    fn run<const N: usize>(&self, arguments: [&str; N]) -> Run {
+        let mut command = self.environment.command();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(arguments).output().unwrap().into()
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.mount.join("shop")
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        for point in [self.directory(), self.mount.clone()] {
+            let _ = unmount(&point, UnmountFlags::DETACH);
+        }
+        let _ = std::process::Command::new("losetup").args(["--detach", &self.device]).status();
+    }
+}
+
+#[test]
+fn a_directory_on_ext4_is_moved_onto_a_volume_and_back() {
+    let plain = Plain::new();
+    let directory = plain.directory();
+    let name = directory.to_str().unwrap();
+    let before = contents(&directory);
+    plain.run(["snapshot", "create", name]).fails(1, ["(ext4)", "try: `snapback adopt"]);
+    plain.run(["adopt", name]).fails(2, ["how large", "try: --size"]);
+    let plan = plain.run(["adopt", name, "--size", "300MB", "--dry-run"]).succeeds();
+    assert!(plan.stderr.contains("onto a btrfs volume of 300 MB"), "{plan:?}");
+    plain.run(["adopt", name, "--size", "300MB"]).fails(2, ["no terminal", "--yes"]);
+    plain.run(["snapshot", "create", name]).fails(1, ["(ext4)"]);
+
+    plain.run(["adopt", name, "--size", "300MB", "--yes"]).succeeds();
+    assert_eq!(contents(&directory), before);
+    let id = plain.run(["snapshot", "create", name]).succeeds().stdout.trim().to_owned();
+    fs::write(directory.join("index"), "two").unwrap();
+    plain.run(["rollback", &id, "--yes"]).succeeds();
+    assert_eq!(contents(&directory), before);
+
+    plain.run(["adopt", name, "--grow", "350MB"]).succeeds();
+    plain.run(["adopt", "--keep-up"]).succeeds();
+    plain.run(["adopt", name, "--undo", "--yes"]).fails(1, ["also holds", "try: delete its snapshots"]);
+    plain.run(["snapshot", "delete", "latest", "latest~1"]).succeeds();
+    plain.run(["adopt", name, "--undo", "--yes"]).succeeds();
+    assert_eq!(contents(&directory), before);
+    plain.run(["snapshot", "create", name]).fails(1, ["(ext4)"]);
+}
+
+#[test]
+fn a_directory_on_btrfs_becomes_a_subvolume_in_place() {
+    let shop = Shop::new();
+    fs::create_dir_all(shop.directory().join("pages/sub")).unwrap();
+    shop.write("pages/sub/a", "a");
+    let pages = shop.directory().join("pages");
+    let (name, before) = (pages.to_str().unwrap(), contents(&pages));
+    shop.run(["snapshot", "create", name]).fails(1, ["is not a subvolume", "try: `snapback adopt"]);
+    let mut holder = std::process::Command::new("sleep").arg("60").current_dir(&pages).spawn().unwrap();
+    let refused = shop.run(["adopt", name, "--yes"]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    refused.fails(1, ["is in use by", "sleep 60", "try: end it"]);
+    shop.run(["adopt", name, "--yes"]).succeeds();
+    assert_eq!(contents(&pages), before);
+    shop.run(["snapshot", "create", name]).succeeds();
+    assert_eq!(fs::read_dir(shop.directory()).unwrap().count(), 2, "the old directory is gone");
+    shop.run(["adopt", name, "--yes"]).fails(1, ["subvolume"]);
+}
+
+#[test]
+fn killed_at_any_step_a_directory_is_as_before_or_a_subvolume() {
+    let steps = each_step(|step| {
+        let shop = Shop::new();
+        let pages = shop.directory().join("pages");
+        fs::create_dir(&pages).unwrap();
+        shop.write("pages/a", "a");
+        let (name, before) = (pages.to_str().unwrap(), contents(&pages));
+        let mut adopt = shop.environment.command();
+        adopt.args(["adopt", name, "--yes"]);
+        if !is_killed_at(&adopt, step, &shop.environment.path("strace")) {
+            return false;
+        }
+        // Whatever changes something next puts it in order first.
+        shop.run(["snapshot", "expire"]).succeeds();
+        assert_eq!(contents(&pages), before, "after {step:?}");
+        assert_eq!(fs::read_dir(shop.directory()).unwrap().count(), 2, "after {step:?} something is left");
+        let is_subvolume = shop.run(["snapshot", "create", name]).code == 0;
+        if !is_subvolume {
+            shop.run(["adopt", name, "--yes"]).succeeds();
+        }
+        true
+    });
+    assert!(steps >= 3, "only {steps} steps");
+}
