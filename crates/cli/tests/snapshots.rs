@@ -134,6 +134,20 @@ fn a_rollback_asks_at_a_terminal_and_refuses_without() {
 }
 
 #[test]
+fn latest_is_none_that_was_kept_on_the_way_back() {
+    let shop = Shop::new();
+    let id = shop.snapshot();
+    shop.write("index", "two");
+    shop.write("added", "new");
+    shop.run(["snapshot", "undo", "latest", &format!("{}/index", shop.name())]).succeeds();
+    shop.run(["rollback", "latest", "--yes"]).succeeds();
+    assert!(!shop.directory().join("added").exists());
+    let purposes: Vec<_> = shop.list().iter().map(|snapshot| snapshot["purpose"].clone()).collect();
+    assert_eq!(purposes, ["asked", "undo", "safety"]);
+    assert!(shop.run(["snapshot", "hold", "latest"]).succeeds().stderr.contains(&id));
+}
+
+#[test]
 fn a_probe_that_fails_takes_the_rollback_back() {
     let shop = Shop::new();
     shop.snapshot();

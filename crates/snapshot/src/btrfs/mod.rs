@@ -253,7 +253,19 @@ impl Provider for Btrfs {
     }
 
     fn space(&self, handle: &Handle) -> Result<Space, Error> {
-        self.space_of(handle)
+        self.spaces(std::slice::from_ref(handle)).swap_remove(0)
+    }
+
+    fn spaces(&self, handles: &[Handle]) -> Vec<Result<Space, Error>> {
+        match self.present() {
+            Ok(present) => handles.iter().map(|handle| self.space_of(handle, &present)).collect(),
+            Err(error) => {
+                let message = error.to_string();
+                let mut first = Some(error);
+                let again = |_| Err(first.take().unwrap_or_else(|| Error::refused(message.clone())));
+                handles.iter().map(again).collect()
+            }
+        }
     }
 
     fn plan_switch(&self, to: &Handle, old: Id) -> Result<Vec<Step>, Error> {
