@@ -104,6 +104,32 @@ pub(crate) fn attach_beneath(mount: &OwnedFd, point: &Path) -> Result<bool, Erro
     }
 }
 
+/// Attaches mounts upon directories of another.
+pub(crate) fn attach_upon(mount: &OwnedFd, upon: &[(PathBuf, OwnedFd)]) -> Result<(), Error> {
+    upon.iter().try_for_each(|(path, clone)| attach(clone, mount, path))
+}
+
+/// Puts a mount in the place of the one at a path, with clones of what lies upon that: it is slipped beneath, and the
+/// upper one is taken away, so that at no moment the path is empty.
+pub(crate) fn replace(new: &OwnedFd, point: &Path, upon: &[(PathBuf, OwnedFd)]) -> Result<(), Error> {
+    if !attach_beneath(new, point)? {
+        return swap(new, point, upon);
+    }
+    attach_upon(new, upon)?;
+    detach(&hold(point)?)
+}
+
+/// The same in two steps: for some microseconds, the path shows what the mounts lie upon.
+fn swap(new: &OwnedFd, point: &Path, upon: &[(PathBuf, OwnedFd)]) -> Result<(), Error> {
+    let way_back = clone_with_below(point)?;
+    detach(&hold(point)?)?;
+    attach(new, CWD, point).inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = attach(&way_back, CWD, point);
+    })?;
+    attach_upon(new, upon)
+}
+
 /// Holds on to what is mounted at a path, or to what lies there.
 pub(crate) fn hold(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -128,7 +154,74 @@ pub(crate) fn mount_number(file: &OwnedFd) -> Result<u64, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountFlags};
+
     use super::*;
+
+    /// What is mounted in a directory, and goes with it.
+    struct Mounted(tempfile::TempDir);
+
+    impl Mounted {
+        /// A tmpfs, and another one upon its directory `below`; each with a file `old`.
+        fn new() -> Mounted {
+            let mounted = Mounted(tempfile::tempdir().unwrap());
+            for point in [mounted.point(), mounted.point().join("below")] {
+                fs::create_dir(&point).unwrap();
+                rustix::mount::mount("none", &point, "tmpfs", MountFlags::empty(), None).unwrap();
+                fs::write(point.join("old"), "").unwrap();
+            }
+            mounted
+        }
+
+        fn point(&self) -> PathBuf {
+            self.0.path().join("point")
+        }
+
+        fn mounts_at(&self, point: &Path) -> usize {
+            let mounts = crate::mounts::mounts().unwrap();
+            mounts.iter().filter(|mount| mount.point == point).count()
+        }
+    }
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            while rustix::mount::unmount(self.point(), UnmountFlags::DETACH).is_ok() {}
+        }
+    }
+
+    /// A tmpfs that is attached nowhere, with the given directories.
+    fn new_tmpfs(directories: &[&str]) -> OwnedFd {
+        let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        rustix::mount::fsconfig_create(&context).unwrap();
+        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        directories.iter().for_each(|name| rustix::fs::mkdirat(&mount, *name, Mode::RWXU).unwrap());
+        mount
+    }
+
+    #[test]
+    fn a_mount_is_replaced_and_keeps_what_lies_upon_it_also_on_an_old_kernel() {
+        for by in [replace, swap] {
+            let mounted = Mounted::new();
+            let point = mounted.point();
+            let upon = [(PathBuf::from("below"), clone_with_below(&point.join("below")).unwrap())];
+            by(&new_tmpfs(&["below", "new"]), &point, &upon).unwrap();
+            assert!(point.join("new").exists() && !point.join("old").exists());
+            assert!(point.join("below/old").exists());
+            assert_eq!([mounted.mounts_at(&point), mounted.mounts_at(&point.join("below"))], [1, 1]);
+        }
+    }
+
+    #[test]
+    fn on_an_old_kernel_a_mount_that_cannot_be_replaced_stays() {
+        let mounted = Mounted::new();
+        let point = mounted.point();
+        // A directory is no mount.
+        let directory = hold(mounted.0.path()).unwrap();
+        swap(&directory, &point.join("below"), &[]).unwrap_err();
+        assert!(point.join("below/old").exists());
+    }
 
     #[test]
     fn options_of_a_mount_become_attributes() {

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
@@ -142,7 +141,7 @@ pub(crate) fn switch(top: &Top, place: &Place, from: u64, to: u64, directory: &P
         // An earlier attempt ended between slipping in the new mount and taking away the old one.
         attach::detach(&attach::hold(point)?)?;
         if has_to {
-            return attach_upon(&attach::hold(point)?, &upon);
+            return attach::attach_upon(&attach::hold(point)?, &upon);
         }
     }
     let new = if place.inside.as_os_str().is_empty() {
@@ -159,20 +158,7 @@ pub(crate) fn switch(top: &Top, place: &Place, from: u64, to: u64, directory: &P
         attach::set_options(&new, &place.options)?;
         new
     };
-    let old = attach::hold(point)?;
-    if attach::attach_beneath(&new, point)? {
-        attach_upon(&new, &upon)?;
-        attach::detach(&old)
-    } else {
-        // Linux before 6.5: for some microseconds the path shows what lies under the mount.
-        attach::detach(&old)?;
-        attach::attach(&new, CWD, point)?;
-        attach_upon(&new, &upon)
-    }
-}
-
-fn attach_upon(mount: &OwnedFd, upon: &[(PathBuf, OwnedFd)]) -> Result<(), Error> {
-    upon.iter().try_for_each(|(path, clone)| attach::attach(clone, mount, path))
+    attach::replace(&new, point, &upon)
 }
 
 /// Where clones of mounts wait while what lies under them is exchanged.
