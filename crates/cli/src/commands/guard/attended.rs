@@ -14,7 +14,7 @@ use engine::rollback::Services;
 use snapshot::id::Id;
 use snapshot::record::Record;
 
-use super::Command;
+use super::{Command, GUARD_VARIABLE};
 use crate::ask::{self, Answer};
 use crate::error::Code;
 use crate::human;
@@ -96,7 +96,7 @@ impl Attended<'_> {
 
     fn run_command(&self) -> std::io::Result<ExitStatus> {
         let mut command = std::process::Command::new(&self.command.command[0]);
-        command.args(&self.command.command[1..]).env("SNAPBACK_GUARD", self.id.to_string());
+        command.args(&self.command.command[1..]).env(GUARD_VARIABLE, self.id.to_string());
         self.signals.run(&mut command)
     }
 
