@@ -113,7 +113,8 @@ impl Job {
             // What the journal says of an earlier try may be overtaken, unless the switch was reached.
             let is_complete = match step {
                 Step::CopyRest if !job.is_switched()? => false,
-                Step::Switch | Step::SwitchBack => true,
+                // Before the next start of the system would show the other side.
+                Step::EnableUnit | Step::DisableUnit | Step::Switch | Step::SwitchBack => true,
                 _ => job.is_complete,
             };
             if is_complete != job.is_complete {

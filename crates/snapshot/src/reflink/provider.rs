@@ -37,7 +37,7 @@ pub fn can_share(directory: &Path) -> Result<bool, Error> {
     let (one, other) = match unnamed().and_then(|one| Ok((one, unnamed()?))) {
         Ok(files) => files,
         // No file system that shares extents lacks files without names.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::ROFS) => return Ok(false),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => return Ok(false),
         Err(error) => return Err(Error::io("make a file in", directory)(error)),
     };
     // Longer than what btrfs keeps inside of an inode.
@@ -51,7 +51,9 @@ impl Reflink {
     /// # Errors
     /// Refused where extents cannot be shared.
     pub fn open(directory: &Path) -> Result<Reflink, Error> {
-        if !can_share(directory)? {
+        // Where there are snapshots, nothing is tried out: they are listed and deleted on a full disk, too.
+        let mut known = Store::all(directory).into_iter().map(|store| store.list());
+        if !known.any(|list| list.is_ok_and(|list| !list.is_empty())) && !can_share(directory)? {
             let message = format!("the file system of {} cannot share extents between files", directory.display());
             return Err(Error::refused(message));
         }
@@ -143,12 +145,11 @@ impl Provider for Reflink {
     }
 
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
-        let Some((store, mut marker)) = self.find(handle)? else { return Ok(()) };
+        let Some((store, marker)) = self.find(handle)? else { return Ok(()) };
         let path = store.tree(marker.id);
         refuse_if_mounted(&path)?;
         if marker.stage == Stage::Complete {
-            marker.stage = Stage::Partial;
-            store.write(&marker)?;
+            store.demote(marker.id)?;
         }
         remove::tree(&path)?;
         store.release(marker.id)

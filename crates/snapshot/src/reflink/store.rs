@@ -28,6 +28,9 @@ use crate::id::Id;
 /// Name of the store.
 pub(crate) const NAME: &str = ".snapback";
 const MARKER: &str = "snapback.json";
+/// The marker's name once the tree is being deleted: a rename needs no room on a disk that is full.
+const DEMOTED: &str = "snapback.deleting.json";
+const UNFINISHED: &str = "snapback.tmp";
 const TREE: &str = "tree";
 
 /// How far a tree in the store is.
@@ -168,20 +171,26 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             made => made.map_err(Error::io("create", &unfinished))?,
         }
-        write(&unfinished, marker)?;
+        write(&unfinished, marker).inspect_err(|_| {
+            // A disk that is full; without a marker nobody finds it again.
+            let _ = fs::remove_file(unfinished.join(UNFINISHED));
+            let _ = fs::remove_dir(&unfinished);
+        })?;
         fs::rename(&unfinished, &home).map_err(Error::io("create", &home))?;
         sync(&self.path)
     }
 
     /// The marker of a tree that Snapback made of this directory; `None` if there is no such thing.
     pub(super) fn read(&self, id: Id) -> Result<Option<Marker>, Error> {
-        let path = self.home(id).join(MARKER);
-        let text = match fs::read(&path) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
-            text => text.map_err(Error::io("read", &path))?,
+        let home = self.home(id);
+        let Some((path, mut marker)) =
+            read(home.join(MARKER))?.map_or_else(|| read(home.join(DEMOTED)), |it| Ok(Some(it)))?
+        else {
+            return Ok(None);
         };
-        let marker: Marker = serde_json::from_slice(&text)
-            .map_err(|error| Error::Damaged { path: path.clone(), reason: error.to_string() })?;
+        if path.ends_with(DEMOTED) {
+            marker.stage = Stage::Partial;
+        }
         if marker.id != id {
             let reason = format!("it is the marker of {}", marker.id);
             return Err(Error::Damaged { path, reason });
@@ -194,13 +203,21 @@ impl Store {
         write(&self.home(marker.id), marker)
     }
 
+    /// Says that a tree is not complete any more, before it is deleted. Works on a full disk.
+    pub(super) fn demote(&self, id: Id) -> Result<(), Error> {
+        let home = self.home(id);
+        fs::rename(home.join(MARKER), home.join(DEMOTED)).map_err(Error::io("rename", home.join(MARKER)))?;
+        sync(&home)
+    }
+
     /// Removes the place of a tree that is not there any more. One that is gone is success.
     pub(super) fn release(&self, id: Id) -> Result<(), Error> {
         let home = self.home(id);
-        let path = home.join(MARKER);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            removed => removed.map_err(Error::io("remove", &path))?,
+        for path in [home.join(MARKER), home.join(DEMOTED), home.join(UNFINISHED)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::io("remove", &path))?,
+            }
         }
         match fs::remove_dir(&home) {
             // Somebody still reads the tree that was here; the mount point goes with the reader.
@@ -229,8 +246,19 @@ impl Store {
     }
 }
 
+fn read(path: PathBuf) -> Result<Option<(PathBuf, Marker)>, Error> {
+    let text = match fs::read(&path) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
+        text => text.map_err(Error::io("read", &path))?,
+    };
+    match serde_json::from_slice(&text) {
+        Ok(marker) => Ok(Some((path, marker))),
+        Err(error) => Err(Error::Damaged { path, reason: error.to_string() }),
+    }
+}
+
 fn write(home: &Path, marker: &Marker) -> Result<(), Error> {
-    let (path, unfinished) = (home.join(MARKER), home.join("snapback.tmp"));
+    let (path, unfinished) = (home.join(MARKER), home.join(UNFINISHED));
     let unwritable = |error: serde_json::Error| Error::refused(format!("{}: {error}", home.display()));
     let text = serde_json::to_vec(marker).map_err(unwritable)?;
     let mut options = OpenOptions::new();

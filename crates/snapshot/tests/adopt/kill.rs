@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use snapshot::adopt::{Ended, Job};
 
-use crate::disk::{assert_same, shell};
+use crate::disk::{assert_same, run, shell};
 use crate::site::{Site, ext4};
 
 const ROOT: &str = "SNAPBACK_TEST_ROOT";
@@ -53,6 +53,20 @@ fn unfinished(site: &Site) -> Option<Job> {
 enum Then {
     Finish,
     Settle,
+    /// The whole system was killed, and starts again.
+    SettleAfterRestart,
+}
+
+/// Nothing is mounted any more but what a unit mounts.
+fn restart(site: &Site) {
+    for point in site.mounts().iter().rev() {
+        run(Command::new("umount").arg("--lazy").arg(point));
+    }
+    let unit = site.units().join(snapshot::adopt::unit_name(&site.directory()));
+    if let Ok(unit) = std::fs::read_to_string(unit) {
+        let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
+        run(Command::new("mount").args(["-t", "btrfs", "-o", &value("Options="), &value("What="), &value("Where=")]));
+    }
 }
 
 fn go_on(site: &Site, then: Then, when: &str) -> Option<Ended> {
@@ -60,7 +74,7 @@ fn go_on(site: &Site, then: Then, when: &str) -> Option<Ended> {
     let lock = site.lock();
     let ended = match then {
         Then::Finish => job.finish(&lock, &site.commands, &mut |_| {}).map(|()| Ended::Finished),
-        Then::Settle => job.settle(&lock, &site.commands, &mut |_| {}),
+        Then::Settle | Then::SettleAfterRestart => job.settle(&lock, &site.commands, &mut |_| {}),
     };
     Some(ended.unwrap_or_else(|error| panic!("{when}: {error}")))
 }
@@ -81,6 +95,9 @@ fn moves(test: &str, goes_back: bool, then: Then) -> Option<(u32, u32)> {
         let before = site.describe();
         let died = moves_and_dies(test, &site.root, goes_back, at);
         let when = format!("killed before step {at}");
+        if then == Then::SettleAfterRestart {
+            restart(&site);
+        }
         let ended = go_on(&site, then, &when);
         assert_same(&site.describe(), &before);
         shell(&site.directory(), "echo writable > file; rm file");
@@ -125,4 +142,17 @@ fn a_move_back_that_was_killed_is_finished() {
 fn a_move_back_that_was_killed_is_put_back_before_the_switch() {
     let ended = moves("kill::a_move_back_that_was_killed_is_put_back_before_the_switch", true, Then::Settle);
     assert!(ended.is_none_or(|ended| ended == (8, 5)), "{ended:?}");
+}
+
+#[test]
+fn a_move_is_settled_after_a_restart() {
+    let ended = moves("kill::a_move_is_settled_after_a_restart", false, Then::SettleAfterRestart);
+    // Once the unit is there, the start has finished what was begun.
+    assert!(ended.is_none_or(|ended| ended == (9, 6)), "{ended:?}");
+}
+
+#[test]
+fn a_move_back_is_settled_after_a_restart() {
+    let ended = moves("kill::a_move_back_is_settled_after_a_restart", true, Then::SettleAfterRestart);
+    assert!(ended.is_none_or(|ended| ended == (7, 6)), "{ended:?}");
 }

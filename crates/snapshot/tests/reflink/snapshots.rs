@@ -395,3 +395,26 @@ fn what_belongs_to_others_is_not_snapshotted_by_an_ordinary_user() {
         assert_eq!(provider.list().unwrap(), []);
     });
 }
+
+#[test]
+fn a_full_disk_is_said_to_be_full_and_its_snapshots_are_deleted() {
+    let place = Place::beside(Disk::xfs());
+    shell(&place.directory, "mkdir many; cd many; for i in {1..6000}; do echo $i > file-with-a-long-name-$i; done");
+    let provider = place.provider();
+    let snapshot = provider.create(Id::random()).unwrap();
+    shell(
+        &place.disk.path(),
+        "dd if=/dev/zero of=ballast bs=1M status=none || dd if=/dev/zero of=rest bs=4k status=none || true",
+    );
+    let before = place.describe();
+    let error = provider.create(Id::random()).unwrap_err();
+    assert!(error.to_string().contains("No space left on device"), "{error}");
+    let store = tree_of(&snapshot).parent().unwrap().parent().unwrap();
+    assert_eq!(std::fs::read_dir(store).unwrap().count(), 1, "what was begun is removed");
+    assert_same(&place.describe(), &before);
+    place.provider().delete(&snapshot).unwrap();
+    assert_eq!(place.provider().list().unwrap(), []);
+    shell(&place.disk.path(), "rm ballast; mount -o remount,ro .");
+    let error = Reflink::open(&place.directory).unwrap_err();
+    assert!(error.to_string().contains("Read-only file system"), "{error}");
+}
