@@ -141,6 +141,11 @@ pub trait Provider: Send + Sync {
     /// How much room a snapshot takes.
     fn space(&self, handle: &Handle) -> Result<Space, Error>;
 
+    /// The same for several, which may be quicker at once.
+    fn spaces(&self, handles: &[Handle]) -> Vec<Result<Space, Error>> {
+        handles.iter().map(|handle| self.space(handle)).collect()
+    }
+
     /// The steps that put a snapshot's content in the place of the live tree, and keep the old one as `old`. Nothing
     /// is changed. After the last step the tree kept is found by [`Provider::list`] under `old`, where
     /// [`Abilities::keeps_old_tree`].

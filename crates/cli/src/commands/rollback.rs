@@ -70,6 +70,8 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         stop: command.stop.clone(),
         restart: command.restart.clone(),
         probe: command.probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
+        // As long as a service may take until it answers.
+        probe_secs: 30,
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
         losses: losses(&*provider, &record, output),
     };

@@ -1,12 +1,18 @@
 //! The two ways out of a rollback, the same whether it runs or is recovered: to its end, or back.
 
+use std::time::{Duration, Instant};
+
 use super::journal::{Journal, Phase};
+use super::plan::Plan;
 use super::units;
 use crate::error::Error;
 use crate::manage;
 use crate::provider::Provider;
 use crate::runner::{self, Runner};
 use crate::state::Lock;
+
+/// Between two tries of a probe.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Called before every act, with what it does: for a display of progress.
 pub type Observer<'a> = dyn FnMut(&str) + 'a;
@@ -51,7 +57,7 @@ impl Act<'_> {
         if !plan.probe.is_empty() {
             self.start(journal)?;
             (self.observe)("probe");
-            runner::run(self.runner, &plan.probe[0], &plan.probe[1..])?;
+            self.probe(&plan)?;
         }
         (self.observe)("note the switch");
         let switched = Journal { phase: Phase::Switched, ..journal.clone() };
@@ -100,6 +106,17 @@ impl Act<'_> {
         (self.observe)("clear the journal");
         journal.clear(self.lock)?;
         Ok(started.err())
+    }
+
+    /// Tries until it succeeds, or the time is over.
+    fn probe(&self, plan: &Plan) -> Result<(), Error> {
+        let begin = Instant::now();
+        loop {
+            match runner::run(self.runner, &plan.probe[0], &plan.probe[1..]) {
+                Err(_) if begin.elapsed() < Duration::from_secs(plan.probe_secs) => std::thread::sleep(PAUSE),
+                tried => return tried.map(drop),
+            }
+        }
     }
 
     /// Starts and restarts; does both even if the first fails.

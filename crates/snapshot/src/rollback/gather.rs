@@ -25,6 +25,8 @@ pub struct Request {
     pub restart: Vec<String>,
     /// Program and arguments; it must succeed after the switch, or all is taken back. None if empty.
     pub probe: Vec<String>,
+    /// For so long the probe is tried until it succeeds, in seconds: what was started needs a while. Once if 0.
+    pub probe_secs: u64,
     /// When expiry may delete the present state, which is kept.
     pub safety_expires: Option<Timestamp>,
     /// What will be lost, if somebody looked ([`crate::changes`]).
@@ -70,6 +72,7 @@ pub fn gather(
         running: units::running(runner, &request.stop)?,
         restart: request.restart,
         probe: request.probe,
+        probe_secs: request.probe_secs,
         safety,
         safety_expires: request.safety_expires,
         losses: request.losses,

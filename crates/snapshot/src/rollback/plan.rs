@@ -34,6 +34,8 @@ pub struct Facts {
     pub restart: Vec<String>,
     /// A command that must succeed after the switch.
     pub probe: Vec<String>,
+    /// Within so many seconds.
+    pub probe_secs: u64,
     /// The id the present state is kept under.
     pub safety: Id,
     /// When expiry may delete the present state.
@@ -91,6 +93,8 @@ pub struct Plan {
     pub restart: Vec<String>,
     /// A command that must succeed, or all is taken back; none if empty.
     pub probe: Vec<String>,
+    /// Within so many seconds.
+    pub probe_secs: u64,
 }
 
 /// Decides.
@@ -147,6 +151,7 @@ pub fn plan(facts: Facts) -> Result<Plan, Refusal> {
         switch,
         restart: facts.restart,
         probe: facts.probe,
+        probe_secs: facts.probe_secs,
     })
 }
 
@@ -217,6 +222,7 @@ mod tests {
             running: vec!["shop.service".to_owned()],
             restart: vec!["web.service".to_owned()],
             probe: vec!["curl".to_owned(), "localhost".to_owned()],
+            probe_secs: 30,
             safety: "00000000000b".parse().unwrap(),
             safety_expires: None,
             losses: None,

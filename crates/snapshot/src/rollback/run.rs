@@ -84,9 +84,10 @@ pub fn run<'a>(
 /// How the old tree is told now; `None` if there is none that anybody could hold.
 fn old_tree(plan: &Plan, safety: &Record) -> Option<Tree> {
     match (&plan.old, &safety.handle) {
+        // Also where it lies on the same file system as the live tree, and so has the same number.
+        (_, Some(Handle::Reflink { path })) => Some(Tree::Below(path.clone())),
         // The number is the live tree's again where the file system itself was changed under it.
         (old @ Tree::Device(..), _) => (Tree::of(&plan.directory).ok().as_ref() != Some(old)).then(|| old.clone()),
-        (Tree::Below(_), Some(Handle::Reflink { path })) => Some(Tree::Below(path.clone())),
         (Tree::Below(_), _) => None,
     }
 }

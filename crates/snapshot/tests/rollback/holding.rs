@@ -11,6 +11,7 @@ use snapshot::holders::{self, By, Tree};
 use snapshot::manage;
 use snapshot::mounts::mounts;
 use snapshot::provider::Provider;
+use snapshot::reflink::provider::Reflink;
 use snapshot::rollback::run::run;
 use snapshot::rollback::{Request, gather};
 use snapshot::state::State;
@@ -60,6 +61,21 @@ fn found(tree: &Tree, place: Option<&Path>, processes: &[&Process]) -> BTreeMap<
             return found;
         }
     }
+}
+
+#[test]
+fn who_holds_the_old_tree_of_a_whole_file_system_is_found_after_a_switch() {
+    let (disk, state) = (Disk::xfs(), tempfile::tempdir().unwrap());
+    shell(&disk.path(), "echo text > file; mkdir other");
+    let state = State::open(state.path()).unwrap();
+    let lock = state.lock(&mut || {}).unwrap();
+    let provider = Reflink::open(&disk.path()).unwrap();
+    let to = manage::create(&lock, &provider, asked(), NOW).unwrap();
+    let reads = Process::start(&disk.path(), "exec 5< file; cd /; echo ready; exec sleep 60");
+    let plan = gather(&state, &provider, &Commands::default(), &to, Request::default()).unwrap();
+    let outcome = run(&lock, &provider, &Commands::default(), plan, NOW, &mut |_| {}).unwrap();
+    let pids: Vec<_> = outcome.holders.iter().map(|holder| holder.pid).collect();
+    assert_eq!(pids, [reads.0.id()]);
 }
 
 #[test]

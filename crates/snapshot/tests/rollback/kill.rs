@@ -50,6 +50,10 @@ trait Ground {
     fn directory(&self, root: &Path) -> PathBuf;
     fn state(&self, root: &Path) -> State;
     fn provider(&self, root: &Path, clock: Option<Clock>) -> Box<dyn Provider>;
+    /// The probe fails, and all is taken back.
+    fn fails(&self) -> bool {
+        false
+    }
 }
 
 /// Performs a rollback or a recovery in another process, which kills itself at a moment. `false` if there is no such
@@ -72,8 +76,10 @@ fn be_the_child(ground: &dyn Ground, request: Request) -> bool {
     if role == "rollback" {
         let provider = ground.provider(root, Some(Arc::clone(&clock)));
         let to = lock.state().find("latest", None).unwrap();
-        let plan = gather(lock.state(), &*provider, &Commands::default(), &to, request).unwrap();
-        run(&lock, &*provider, &Commands::default(), plan, NOW, &mut observe).unwrap();
+        let commands = Commands { failing: ground.fails().then_some("true "), ..Commands::default() };
+        let plan = gather(lock.state(), &*provider, &commands, &to, request).unwrap();
+        let outcome = run(&lock, &*provider, &commands, plan, NOW, &mut observe);
+        assert_eq!(outcome.is_err(), ground.fails(), "{outcome:?}");
     } else {
         let open = |_: &Path, _: &Handle| Ok(ground.provider(root, Some(Arc::clone(&clock))));
         recover_all(&lock, &open, &mut observe);
@@ -150,7 +156,7 @@ fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, reco
             assert_eq!(manage::delete(&lock, &*provider, target.id).is_err(), is_used_up, "{case}");
             manage::create(&lock, &*provider, asked(), NOW).unwrap();
             if !died {
-                assert_eq!((&now, interrupted), (&target_tree, 0));
+                assert_eq!((&now, interrupted), (if ground.fails() { &old_tree } else { &target_tree }, 0));
                 is_over = true;
             }
             if !died_again {
@@ -161,7 +167,8 @@ fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, reco
             break;
         }
     }
-    assert!(old_states >= 6 && new_states >= 2, "killed in {old_states} old and {new_states} new states");
+    let is_as_expected = if ground.fails() { new_states == 0 } else { new_states >= 2 };
+    assert!(old_states >= 6 && is_as_expected, "killed in {old_states} old and {new_states} new states");
 }
 
 fn with_units_and_probe() -> Request {
@@ -176,6 +183,7 @@ fn quick() -> tempfile::TempDir {
 /// The tests' own provider.
 struct Directories {
     keeps_old_tree: bool,
+    fails: bool,
 }
 
 impl Ground for Directories {
@@ -196,13 +204,17 @@ impl Ground for Directories {
         let (directory, store) = (root.join("live"), root.join("store"));
         Box::new(Plain { directory, store, keeps_old_tree: self.keeps_old_tree, clock })
     }
+
+    fn fails(&self) -> bool {
+        self.fails
+    }
 }
 
 #[test]
 fn a_kill_at_any_moment_leaves_the_old_or_the_new_state() {
     let root = quick();
     let test = "kill::a_kill_at_any_moment_leaves_the_old_or_the_new_state";
-    let ground = Directories { keeps_old_tree: true };
+    let ground = Directories { keeps_old_tree: true, fails: false };
     survives(test, &root.path().canonicalize().unwrap(), &ground, with_units_and_probe(), 2);
 }
 
@@ -211,7 +223,21 @@ fn a_kill_at_any_moment_is_survived_where_the_present_state_is_copied_first() {
     let root = quick();
     let test = "kill::a_kill_at_any_moment_is_survived_where_the_present_state_is_copied_first";
     let request = Request { restart: vec!["shop.service".into()], ..Request::default() };
-    survives(test, &root.path().canonicalize().unwrap(), &Directories { keeps_old_tree: false }, request, 0);
+    survives(
+        test,
+        &root.path().canonicalize().unwrap(),
+        &Directories { keeps_old_tree: false, fails: false },
+        request,
+        0,
+    );
+}
+
+#[test]
+fn a_kill_at_any_moment_of_taking_back_leaves_the_old_state() {
+    let root = quick();
+    let test = "kill::a_kill_at_any_moment_of_taking_back_leaves_the_old_state";
+    let ground = Directories { keeps_old_tree: true, fails: true };
+    survives(test, &root.path().canonicalize().unwrap(), &ground, with_units_and_probe(), 0);
 }
 
 /// A subvolume of a real btrfs with a nested subvolume and a mount below it, in the mounted top level or as a mount of

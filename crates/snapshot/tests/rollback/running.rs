@@ -9,6 +9,7 @@ use snapshot::manage;
 use snapshot::rollback::recover::recover;
 use snapshot::rollback::run::{Outcome, run};
 use snapshot::rollback::{Plan, Request, newest_safety};
+use snapshot::runner::System;
 use snapshot::undo;
 
 use crate::site::{Commands, NOW, Site, asked, fill, look};
@@ -87,6 +88,21 @@ fn a_probe_that_fails_takes_all_back() {
     let told = commands.told.lock().unwrap();
     let verbs: Vec<_> = told.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert_eq!(verbs, ["stop", "start", "x", "stop", "start"]);
+}
+
+#[test]
+fn a_probe_is_tried_until_its_time_is_over() {
+    let root = tempfile::tempdir().unwrap();
+    let (site, ready) = (Site::at(root.path(), true), root.path().join("ready"));
+    let to = site.snapshot();
+    // The first try makes what the second one finds.
+    let script = format!("test -e {0} || {{ touch {0}; exit 1; }}", ready.display());
+    let probe = || ["bash", "-c", &script].map(str::to_owned).to_vec();
+    let plan = |probe_secs| site.plan(&System, &to, Request { probe: probe(), probe_secs, ..Request::default() });
+    let perform = |plan| run(&site.lock(), &site.plain, &System, plan, NOW, &mut |_| {});
+    assert!(matches!(perform(plan(0)), Err(Error::Reverted { .. })));
+    fs::remove_file(&ready).unwrap();
+    perform(plan(30)).unwrap();
 }
 
 #[test]
