@@ -7,22 +7,34 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-/// Volume group and name, if a device is a thin volume: one that lies upon a pool. LVM gives a pool's device a UUID
-/// that ends so.
+/// Volume group and name, if a device is a thin volume: one that lies upon a pool.
 pub(super) fn thin_volume(device: (u32, u32)) -> Result<Option<(String, String)>, Error> {
-    let base = PathBuf::from(format!("/sys/dev/block/{}:{}", device.0, device.1));
+    if pool_below(device)?.is_none() {
+        return Ok(None);
+    }
+    let name = attribute(&directory(device).join("dm/name"))?.unwrap_or_default();
+    Ok(split(&name))
+}
+
+/// The name of the pool's device that a volume of LVM lies upon. LVM gives it a UUID that ends so.
+pub(super) fn pool_below(device: (u32, u32)) -> Result<Option<String>, Error> {
+    let base = directory(device);
     let is_lvm = attribute(&base.join("dm/uuid"))?.is_some_and(|uuid| uuid.starts_with("LVM-"));
     if !is_lvm {
         return Ok(None);
     }
     let below = base.join("slaves");
-    let mut is_thin = false;
     for entry in fs::read_dir(&below).map_err(Error::io("list", &below))? {
         let path = entry.map_err(Error::io("list", &below))?.path();
-        is_thin |= attribute(&path.join("dm/uuid"))?.is_some_and(|uuid| uuid.ends_with("-tpool"));
+        if attribute(&path.join("dm/uuid"))?.is_some_and(|uuid| uuid.ends_with("-tpool")) {
+            return attribute(&path.join("dm/name"));
+        }
     }
-    let name = attribute(&base.join("dm/name"))?.unwrap_or_default();
-    Ok(split(&name).filter(|_| is_thin))
+    Ok(None)
+}
+
+fn directory(device: (u32, u32)) -> PathBuf {
+    PathBuf::from(format!("/sys/dev/block/{}:{}", device.0, device.1))
 }
 
 /// The name of a volume's device; one hyphen separates, a hyphen of a name is doubled (lvm(8)).

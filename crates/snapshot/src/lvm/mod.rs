@@ -168,7 +168,13 @@ impl Provider for LvmThin {
     }
 
     fn create(&self, id: Id) -> Result<Handle, Error> {
-        self.volumes()?.check_room(&self.group, &self.volume)?;
+        let mounts = mounts::mounts()?;
+        let device = mounts::mount_of(&mounts, &self.directory).map(|mount| mount.device);
+        let Some(pool) = device.map(mapper::pool_below).transpose()?.flatten() else {
+            let message = format!("{} is not mounted from a thin volume", self.directory.display());
+            return Err(Error::refused(message));
+        };
+        volumes::check_room_of_device(&self.command, &pool)?;
         // The freeze is over the sooner the less is left to be written.
         place::sync_file_system(&self.directory)?;
         let name = volumes::snapshot_name(id);

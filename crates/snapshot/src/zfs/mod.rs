@@ -15,6 +15,7 @@
 mod command;
 mod diff;
 mod family;
+mod shell;
 mod switch;
 mod view;
 
@@ -131,7 +132,7 @@ impl Provider for Zfs {
             // Deferred: a snapshot that the present tree or a shell was cloned from goes when they no longer need it.
             self.command.run(&["destroy", "-d", &snapshot.full()])?;
         }
-        switch::tidy(&self.command, &family, snapshot);
+        shell::tidy(&self.command, &family, snapshot);
         Ok(())
     }
 

@@ -12,9 +12,9 @@ use crate::id::Id;
 use crate::mounts;
 use crate::parked;
 use crate::provider::{Handle, Step};
-use crate::zfs::command::{Answers, Command};
+use crate::zfs::Zfs;
+use crate::zfs::command::Answers;
 use crate::zfs::family::{self, Family, Snapshot};
-use crate::zfs::{Zfs, view};
 
 /// Names and values.
 type Properties = Vec<(String, String)>;
@@ -417,46 +417,4 @@ fn depends_on_family(family: &Family, dataset: &str) -> bool {
     let origin = family.member(dataset).and_then(|member| member.origin.as_deref());
     let of = origin.and_then(|origin| origin.split_once('@')).map(|(of, _)| of);
     of.is_some_and(|of| family.member(of).is_some())
-}
-
-/// After the deletion of a snapshot: a shell without snapshots is destroyed, and one that lost its newest goes back
-/// to the one before, so that what only the deleted one held is freed. What fails here is done by the next deletion.
-pub(super) fn tidy(command: &Command, before: &Family, deleted: &Snapshot) {
-    let Some(shell) = before.shells.iter().find(|shell| shell.name == deleted.dataset) else {
-        return tidy_empty(command, before);
-    };
-    let was_newest = before.is_newest(deleted);
-    let newest_left = before.snapshots_of(&shell.name).rev().find(|other| *other != deleted);
-    if let (true, Some(newest)) = (was_newest, newest_left) {
-        let _ = command.run(&["rollback", &newest.full()]);
-    }
-    tidy_empty(command, before);
-}
-
-fn tidy_empty(command: &Command, before: &Family) {
-    if before.shells.is_empty() || !before.next.is_empty() {
-        return;
-    }
-    let Some(live) = &before.live else { return };
-    let Ok(mut family) = Family::read(command, &live.name) else { return };
-    for shell in family.shells.clone() {
-        if family.snapshots_of(&shell.name).any(|snapshot| !snapshot.is_doomed)
-            || shell.is_mounted
-            || !shell.is_complete
-        {
-            continue;
-        }
-        // Doomed snapshots that others were cloned from go to them.
-        let origins: Vec<String> = family.snapshots_of(&shell.name).rev().map(Snapshot::full).collect();
-        for origin in origins {
-            let dependent = family.members().find(|member| member.origin.as_deref() == Some(&*origin));
-            if let Some(dependent) = dependent {
-                let _ = command.run(&["promote", &dependent.name]);
-            }
-            let Ok(again) = Family::read(command, &live.name) else { return };
-            family = again;
-        }
-        let _ = command.run(&["destroy", &shell.name]);
-    }
-    let _ = view::sweep(command, &live.name);
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use snapshot::detect;
 use snapshot::error::Error;
 use snapshot::id::Id;
 use snapshot::lvm::LvmThin;
@@ -118,7 +119,7 @@ impl Shop {
 impl Drop for Shop {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            sh("umount '/mnt/the shop'; lvremove --quiet --yes --select 'lv_name!=pool' vg-test");
+            sh("umount --recursive '/mnt/the shop'; lvremove --quiet --yes --select 'lv_name!=pool' vg-test");
         }
     }
 }
@@ -137,6 +138,10 @@ fn only_a_mounted_thin_volume_is_taken() {
     fs::create_dir(shop.directory.join("below")).unwrap();
     assert!(open_or_not(&shop.directory.join("below")).is_none());
     assert!(open_or_not(&shop.directory).is_some());
+    let mounts = mounts::mounts().unwrap();
+    let inside = detect::provider(&shop.directory.join("below"), &mounts, Arc::new(System));
+    let refused = inside.map(|found| found.kind()).unwrap_err();
+    assert!(refused.hint().is_some_and(|hint| hint.contains("snapshots of /mnt/the shop")), "{refused:?}");
 }
 
 fn created_looked_at_and_deleted(shop: &Shop) {
@@ -287,9 +292,13 @@ fn killed_before_any_change() {
     let shop = Shop::new("ext4");
     let before = shop.mount_options();
     shop.price("wanted");
+    let upon = shop.directory.join("mounted upon it");
+    fs::create_dir(&upon).unwrap();
     let wanted = open(&shop.directory).create(Id::random()).unwrap();
+    sh("mount -t tmpfs none '/mnt/the shop/mounted upon it'");
+    fs::write(upon.join("stays"), "here").unwrap();
     let mut left = 0;
-    let rounds = (1..=8).map(|changes| (changes, false)).chain([3, 5, 8].map(|changes| (changes, true)));
+    let rounds = (1..8).map(|changes| (changes, false)).chain([4, 8].map(|changes| (changes, true)));
     for (changes, finish) in rounds {
         let (old, price) = (Id::random(), format!("live {changes}"));
         shop.price(&price);
@@ -305,7 +314,7 @@ fn killed_before_any_change() {
             steps.iter().rev().for_each(|step| ended(step, provider.revert(step)));
         }
         assert_eq!(shop.live(), if finish { "wanted" } else { &price }, "after {changes} changes");
-        assert_eq!(shop.mount_options(), before);
+        assert_eq!((shop.mount_options(), read(upon.join("stays")).as_str()), (before.clone(), "here"));
         // Nothing is left but what is to be.
         let volumes = shop.volumes();
         assert_eq!(volumes.len(), 2 + left, "after {changes} changes: {volumes:?}");
@@ -334,7 +343,7 @@ fn a_full_pool_is_refused() {
     }
     let before = sh("lvs --noheadings --options lv_name,lv_tags,lv_uuid vg-test");
     let refused = provider.create(Id::random()).unwrap_err();
-    assert!(refused.to_string().contains("the data of the thin pool vg-test/tight"), "{refused}");
+    assert!(refused.to_string().contains("the data of the thin pool vg--test-tight"), "{refused}");
     assert!(refused.hint().is_some_and(|hint| hint.contains("lvextend")), "{refused:?}");
     assert!(provider.plan_switch(&handle, Id::random()).is_err());
     assert_eq!(sh("lvs --noheadings --options lv_name,lv_tags,lv_uuid vg-test"), before);

@@ -23,7 +23,7 @@ pub(crate) fn report(what: &str) {
     println!("{what}");
 }
 
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Its processes end with it.
 struct Guest(Child);

@@ -281,6 +281,10 @@ fn a_dataset_in_use_is_refused_and_stays_as_it_was() {
     let shop = Shop::new(&pool, "shop");
     let provider = open(&shop.directory);
     let before = shop.properties();
+    let upon = shop.directory.join("upon");
+    fs::create_dir(&upon).unwrap();
+    pool::run("mount", &["-t", "tmpfs", "none", upon.to_str().unwrap()]);
+    fs::write(upon.join("stays"), "here").unwrap();
     let steps = provider.plan_switch(&shop.wanted, Id::random()).unwrap();
     let open_file = fs::File::open(shop.directory.join("price")).unwrap();
     let failed = steps.iter().position(|step| match provider.perform(step) {
@@ -291,6 +295,8 @@ fn a_dataset_in_use_is_refused_and_stays_as_it_was() {
         }
     });
     assert_eq!(steps[failed.unwrap()].name, "unmount the dataset");
+    shop.check("live");
+    assert_eq!(read(upon.join("stays")), "here");
     steps.iter().rev().for_each(|step| provider.revert(step).unwrap());
     drop(open_file);
     shop.check("live");
