@@ -109,7 +109,7 @@ pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>, Error> 
 
 /// The mechanism with which a snapshot was made.
 pub(crate) fn open(directory: &Path, handle: &Handle) -> Result<Box<dyn Provider>, Error> {
-    detect::reopen(directory, handle, &[], &mounts::mounts()?, Arc::new(System))
+    detect::reopen(directory, handle, &mounts::mounts()?, Arc::new(System))
 }
 
 /// `--state-dir`; else where the system keeps such things, for all or for the user.

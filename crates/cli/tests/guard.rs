@@ -345,3 +345,15 @@ fn two_guards_around_the_same_directory_are_refused() {
     assert_eq!(background.0.wait().unwrap().code(), Some(0));
     run(&shop, &[], "true").succeeds();
 }
+
+#[test]
+fn what_could_not_be_rolled_back_is_not_risked() {
+    let shop = Shop::new();
+    // What is known of snapshots would be rolled back, too.
+    let mut inside = guard(&shop, &["--yes"], BREAKS);
+    inside.env("SNAPBACK_STATE_DIRECTORY", shop.directory().join("state"));
+    Run::from(inside.output().unwrap()).fails(1, ["a rollback would not be possible", "try:"]);
+    assert_eq!(shop.read("index"), "one", "the command was not run");
+    let snapshots = std::fs::read_dir(shop.directory().join("state/snapshots")).unwrap().count();
+    assert_eq!(snapshots, 0, "and no snapshot is left");
+}

@@ -72,7 +72,10 @@ impl Apt {
     }
 
     fn get(&self, arguments: &[&str]) -> Run {
-        let mut command = Command::new("apt-get");
+        self.call(Command::new("apt-get"), arguments)
+    }
+
+    fn call(&self, mut command: Command, arguments: &[&str]) -> Run {
         command
             .env_clear()
             .env("PATH", std::env::join_paths(["/usr/sbin", "/usr/bin", "/sbin", "/bin"]).unwrap())
@@ -115,6 +118,18 @@ fn a_run_of_apt_has_one_snapshot_with_the_packages_as_its_note() {
     assert_eq!(notes.len(), 3, "each run has its own");
     assert!(notes[1].ends_with("butter 2.0 → 3.0"), "{notes:?}");
     assert!(notes[2].ends_with("remove bread: bread 1.0 removed"), "{notes:?}");
+}
+
+#[test]
+fn a_guard_around_apt_has_the_snapshot_already() {
+    let apt = Apt::new(&[]);
+    let bread = apt.package("bread", "1.0");
+    let mut guard = Command::new(env!("CARGO_BIN_EXE_snapback"));
+    guard.args(["guard", &apt.shop.name(), "--", "apt-get"]);
+    apt.call(guard, &["install", &bread]).succeeds();
+    assert_eq!(apt.installed("bread"), "1.0");
+    let purposes: Vec<_> = apt.shop.list().iter().map(|snapshot| snapshot["purpose"].clone()).collect();
+    assert_eq!(purposes, ["guard"]);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 mod environment;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -132,6 +134,20 @@ fn a_rollback_asks_at_a_terminal_and_refuses_without() {
 }
 
 #[test]
+fn latest_is_none_that_was_kept_on_the_way_back() {
+    let shop = Shop::new();
+    let id = shop.snapshot();
+    shop.write("index", "two");
+    shop.write("added", "new");
+    shop.run(["snapshot", "undo", "latest", &format!("{}/index", shop.name())]).succeeds();
+    shop.run(["rollback", "latest", "--yes"]).succeeds();
+    assert!(!shop.directory().join("added").exists());
+    let purposes: Vec<_> = shop.list().iter().map(|snapshot| snapshot["purpose"].clone()).collect();
+    assert_eq!(purposes, ["asked", "undo", "safety"]);
+    assert!(shop.run(["snapshot", "hold", "latest"]).succeeds().stderr.contains(&id));
+}
+
+#[test]
 fn a_probe_that_fails_takes_the_rollback_back() {
     let shop = Shop::new();
     shop.snapshot();
@@ -245,4 +261,56 @@ fn a_rollback_that_was_killed_is_put_in_order_by_the_next_command_and_it_says_so
     assert!(next.stderr.contains("was cut short: it is"), "{next:?}");
     assert!(["one", "two"].contains(&shop.read("index").as_str()));
     shop.run(["snapshot", "create", &shop.name()]).succeeds();
+}
+
+#[test]
+fn during_a_rollback_others_wait_for_its_end() {
+    let shop = Shop::new();
+    let id = shop.snapshot();
+    shop.write("index", "two");
+    let begun = shop.environment.path("begun");
+    let probe = format!("touch {}; sleep 1", begun.display());
+    let mut rollback = shop.environment.command();
+    rollback.env("PATH", "/usr/bin:/bin").args(["rollback", &id, "--yes", "--probe", &probe]);
+    let mut rollback = rollback.stderr(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !begun.exists() {
+        assert!(Instant::now() < until, "it never probes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let created = shop.run(["snapshot", "create", &shop.name()]).succeeds();
+    assert!(created.stderr.contains("waiting: another snapback"), "{created:?}");
+    assert!(rollback.try_wait().unwrap().is_some(), "it had ended before");
+    shop.run(["snapshot", "delete", &id]).succeeds();
+    assert_eq!(shop.read("index"), "one");
+}
+
+/// Ordinary users have neither the right to make btrfs's snapshots nor to see whether there are any.
+#[test]
+fn an_ordinary_user_is_told_what_is_missing_and_can_clone_what_is_theirs() {
+    let shop = Shop::new();
+    let own = shop.directory().join("own");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("page"), "one").unwrap();
+    for path in [own.clone(), own.join("page")] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let binary = shop.environment.path("snapback");
+    fs::copy(env!("CARGO_BIN_EXE_snapback"), &binary).unwrap();
+    for path in [shop.environment.path(""), shop.environment.path("home")] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let as_nobody = |arguments: &[&str]| -> environment::Run {
+        let mut command = std::process::Command::new(&binary);
+        command.env_clear().env("HOME", shop.environment.path("home")).uid(65534).gid(65534).current_dir("/");
+        command.args(arguments).output().unwrap().into()
+    };
+    as_nobody(&["snapshot", "create", &shop.name()]).fails(1, ["CAP_SYS_ADMIN"]);
+    let own = own.to_str().unwrap();
+    let created = as_nobody(&["snapshot", "create", own]).succeeds();
+    assert!(created.stderr.contains("not at one moment"), "{created:?}");
+    fs::write(format!("{own}/page"), "two").unwrap();
+    as_nobody(&["rollback", "latest", "--yes"]).succeeds();
+    assert_eq!(shop.read("own/page"), "one");
+    assert!(shop.environment.path("home/.local/state/snapback/snapshots").is_dir());
 }

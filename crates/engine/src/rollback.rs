@@ -4,8 +4,9 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use snapshot::id::Id;
-use snapshot::provider::Open;
+use snapshot::provider::{Open, Provider};
 use snapshot::record::{Purpose, Record};
+use snapshot::rollback::plan::Refusal;
 use snapshot::rollback::{self, recover::Recovered};
 use snapshot::runner::System;
 use snapshot::state::{Lock, State};
@@ -52,15 +53,36 @@ pub fn take_back(
         return Err(snapshot::error::Error::NoSuchSnapshot(record.id.to_string()).into());
     };
     let provider = open(&record.directory, handle)?;
-    let request = rollback::Request {
+    let plan = rollback::gather(state, &*provider, &System, record, request(services, now))?;
+    let outcome = rollback::run::run(&lock, &*provider, &System, plan, now, &mut |_| ())?;
+    Ok(outcome.safety.id)
+}
+
+fn request(services: &Services, now: Timestamp) -> rollback::Request {
+    rollback::Request {
         stop: services.stop.clone(),
         restart: services.restart.clone(),
         safety_expires: now.checked_add(SAFETY_KEPT).ok(),
         ..rollback::Request::default()
-    };
-    let plan = rollback::gather(state, &*provider, &System, record, request)?;
-    let outcome = rollback::run::run(&lock, &*provider, &System, plan, now, &mut |_| ())?;
-    Ok(outcome.safety.id)
+    }
+}
+
+/// Refuses if a rollback to a snapshot would be refused now: before something is risked.
+pub fn refuse_if_impossible(
+    state: &State,
+    provider: &dyn Provider,
+    record: &Record,
+    services: &Services,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let plan = rollback::gather(state, provider, &System, record, request(services, now))?;
+    match plan.refusals.into_iter().next() {
+        None => Ok(()),
+        Some(Refusal { message, hint }) => {
+            let message = format!("a rollback would not be possible: {message}");
+            Err(Error::Refused { message, hint })
+        }
+    }
 }
 
 /// The state that a rollback to a snapshot left behind since a time, if there was one.

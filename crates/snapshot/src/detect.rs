@@ -10,8 +10,9 @@ use rustix::thread::CapabilitySet;
 
 use crate::btrfs::{self, Place};
 use crate::error::Error;
+use crate::lvm::LvmThin;
 use crate::mounts::{self, Mount};
-use crate::provider::{Handle, Provider, Step};
+use crate::provider::{Handle, Provider};
 use crate::reflink::provider::{Reflink, can_share};
 use crate::runner::Runner;
 use crate::zfs::Zfs;
@@ -38,8 +39,11 @@ pub fn provider(directory: &Path, mounts: &[Mount], runner: Arc<dyn Runner>) -> 
                 .or(format!("`snapback adopt {shown}` makes it one, in place"))
         });
     }
-    if let Some(zfs) = Zfs::open(directory, mounts, runner)? {
+    if let Some(zfs) = Zfs::open(directory, mounts, Arc::clone(&runner))? {
         return Ok(Box::new(zfs));
+    }
+    if let Some(thin) = LvmThin::open(directory, mounts, Arc::clone(&runner))? {
+        return Ok(Box::new(thin));
     }
     let mount = mounts::mount_of(mounts, directory);
     if let Some(mount) = mount.filter(|mount| is_zfs(mount)) {
@@ -50,20 +54,27 @@ pub fn provider(directory: &Path, mounts: &[Mount], runner: Arc<dyn Runner>) -> 
     if let Some(clone) = reflink(directory)? {
         return Ok(clone);
     }
+    if let Some(mount) = mount
+        && LvmThin::open(&mount.point, mounts, runner)?.is_some()
+    {
+        let point = mount.point.display();
+        return Err(Error::refused(format!("{shown} is not a volume of its own, but lies in the one at {point}"))
+            .or(format!("take snapshots of {point}, or move {shown} to a thin volume of its own (lvcreate)")));
+    }
     let kind = mount.map_or("its file system", |mount| mount.kind.as_str());
     Err(Error::refused(format!("{shown} cannot be snapshot where it lies ({kind})")).or(format!(
         "`snapback adopt {shown} --size 20G` moves it onto a btrfs volume in a file, where it can; backups work as it is"
     )))
 }
 
-/// The mechanism with which a snapshot was made, also in the middle of a switch whose steps these are.
+/// The mechanism with which a snapshot was made, also in the middle of a switch that leaves the directory without its
+/// mount for a moment.
 ///
 /// # Errors
 /// Refused if the directory is not any more what it was then.
 pub fn reopen(
     directory: &Path,
     handle: &Handle,
-    steps: &[Step],
     mounts: &[Mount],
     runner: Arc<dyn Runner>,
 ) -> Result<Box<dyn Provider>, Error> {
@@ -78,13 +89,17 @@ pub fn reopen(
         },
         Handle::Reflink { .. } => Ok(Box::new(Reflink::open(directory)?)),
         Handle::Zfs { .. } => {
-            let mid_switch = steps.iter().find_map(|step| Zfs::reopen(directory, step, Arc::clone(&runner)));
-            match mid_switch {
-                Some(zfs) => Ok(Box::new(zfs)),
-                None => Ok(Box::new(Zfs::open(directory, mounts, runner)?.ok_or_else(|| changed("a ZFS dataset"))?)),
-            }
+            let mounted = Zfs::open(directory, mounts, Arc::clone(&runner))?;
+            let zfs = mounted.or_else(|| Zfs::reopen(directory, handle, runner));
+            Ok(Box::new(zfs.ok_or_else(|| changed("a ZFS dataset"))?))
         }
-        Handle::LvmThin { .. } => Err(changed("on a thin logical volume")),
+        Handle::LvmThin { .. } => {
+            let thin = match LvmThin::open(directory, mounts, Arc::clone(&runner))? {
+                None => LvmThin::reopen(directory, handle, runner)?,
+                mounted => mounted,
+            };
+            Ok(Box::new(thin.ok_or_else(|| changed("on a thin logical volume"))?))
+        }
     }
 }
 

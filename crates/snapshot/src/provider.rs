@@ -68,7 +68,7 @@ pub enum Handle {
     },
     /// `dataset@name`.
     Zfs {
-        /// The dataset.
+        /// The dataset it is of. After a switch it may lie in another, that was set aside.
         dataset: String,
         /// Behind the @.
         name: String,
@@ -140,6 +140,11 @@ pub trait Provider: Send + Sync {
 
     /// How much room a snapshot takes.
     fn space(&self, handle: &Handle) -> Result<Space, Error>;
+
+    /// The same for several, which may be quicker at once.
+    fn spaces(&self, handles: &[Handle]) -> Vec<Result<Space, Error>> {
+        handles.iter().map(|handle| self.space(handle)).collect()
+    }
 
     /// The steps that put a snapshot's content in the place of the live tree, and keep the old one as `old`. Nothing
     /// is changed. After the last step the tree kept is found by [`Provider::list`] under `old`, where

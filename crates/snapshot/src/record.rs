@@ -19,10 +19,23 @@ pub enum Purpose {
         /// The snapshot that was rolled back to.
         rolled_back_to: Id,
     },
+    /// The state before single files were brought back.
+    Undo {
+        /// The snapshot they came from.
+        brought_back_from: Id,
+    },
     /// Before a guarded command.
     Guard,
     /// Before a run of the package manager.
     Hook,
+}
+
+impl Purpose {
+    /// Made on the way back to another one, so that the way back can itself be undone. Whoever says `latest` means none
+    /// of these: it would take them back to the very state they want to leave.
+    pub fn is_on_the_way_back(self) -> bool {
+        matches!(self, Purpose::Safety { .. } | Purpose::Undo { .. })
+    }
 }
 
 /// What is known of a snapshot: one file in the state directory.

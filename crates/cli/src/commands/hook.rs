@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand, ValueEnum};
+use engine::guard::Guards;
+use engine::guard::document::Phase;
 use engine::hook::{self, Installation, apt, dnf};
 use engine::process::Process;
 
+use crate::clock::SystemClock;
+use crate::commands::guard::GUARD_VARIABLE;
 use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human::{self, parse_duration};
@@ -272,7 +276,10 @@ fn take(command: &Run, global: &Global, output: &Output) -> Result<bool> {
     let lock = session.lock()?;
     let run = hook::Run { process, command: called_as(command.parent), packages };
     let expires = session.now.checked_add(command.grace).ok();
-    let done = hook::before(&lock, &run, &command.directory, &provider_of, expires, session.now)?;
+    let guarded = guarded(&session)?;
+    let directories: Vec<PathBuf> =
+        command.directory.iter().filter(|directory| guarded.as_ref() != Some(*directory)).cloned().collect();
+    let done = hook::before(&lock, &run, &directories, &provider_of, expires, session.now)?;
     for record in &done.made {
         let directory = printable(&record.directory);
         let until = record.expires.map(|expires| format!("; expires {}", human::until(session.now, expires)));
@@ -283,6 +290,15 @@ fn take(command: &Run, global: &Global, output: &Output) -> Result<bool> {
         output.warning(format_args!("no snapshot before this run: {error}"));
     }
     Ok(done.failed.is_empty())
+}
+
+/// The directory of the guard whose command the package manager is, or is called by: it has its snapshot.
+fn guarded(session: &Session<'_>) -> Result<Option<PathBuf>> {
+    let Some(id) = std::env::var(GUARD_VARIABLE).ok().and_then(|id| id.parse().ok()) else { return Ok(None) };
+    let back = session.roll_back();
+    let guards = Guards::open(&session.state, &SystemClock, &back)?;
+    let guard = guards.all()?.into_iter().find(|guard| guard.id == id && guard.phase == Phase::Running);
+    Ok(guard.map(|guard| guard.directory))
 }
 
 /// How the package manager was called.

@@ -110,11 +110,12 @@ impl Guard {
 
     /// Whether something is to be done and nobody is there who will.
     pub fn is_unwatched(&self) -> bool {
-        let is_alive = |process: &Option<Process>| process.as_ref().is_some_and(Process::is_alive);
-        match (&self.phase, &self.confirm) {
-            (Phase::Ended { .. }, _) => false,
-            (_, Some(_)) => !is_alive(&self.watchdog),
-            (_, None) => !self.process.is_alive() && !is_alive(&self.watchdog),
+        match (&self.phase, &self.confirm, &self.watchdog) {
+            (Phase::Ended { .. }, ..) => false,
+            (_, Some(_), Some(watchdog)) => !watchdog.is_alive(),
+            // Its watchdog is coming up.
+            (_, Some(_), None) => !self.process.is_alive(),
+            (_, None, watchdog) => !self.process.is_alive() && !watchdog.as_ref().is_some_and(Process::is_alive),
         }
     }
 

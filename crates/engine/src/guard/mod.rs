@@ -21,14 +21,14 @@ use snapshot::id::Id;
 use snapshot::manage::{self, Request};
 use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
-use snapshot::state::State;
+use snapshot::state::{Lock, State};
 
 use self::document::{Confirm, Guard, Next, Outcome, Phase};
 use self::store::Store;
 use crate::error::Error;
 use crate::moment::{Clock, Moment};
 use crate::process::Process;
-use crate::rollback::Services;
+use crate::rollback::{Services, refuse_if_impossible};
 
 /// The snapshot of a guard that failed is kept at least as long, for whoever looks what went wrong.
 const TO_LOOK_AROUND: Duration = Duration::from_secs(24 * 3600);
@@ -90,7 +90,7 @@ impl<'a> Guards<'a> {
     }
 
     /// Takes the snapshot, and writes down the guard. Refused while another guards the directory, or one above or
-    /// below it.
+    /// below it, and where a rollback would be refused.
     pub fn begin(
         &self,
         provider: &dyn Provider,
@@ -109,7 +109,12 @@ impl<'a> Guards<'a> {
         // Held: neither expiry nor somebody's hand takes away what may be needed.
         let note = format!("before {}", asked.command);
         let request = Request { note, expires: None, is_held: true, purpose: Purpose::Guard };
-        let record = manage::create(&self.state.lock(waiting)?, provider, request, now.wall)?;
+        let lock = self.state.lock(waiting)?;
+        let record = manage::create(&lock, provider, request, now.wall)?;
+        if let Err(error) = refuse_if_impossible(self.state, provider, &record, &asked.services, now.wall) {
+            delete(&lock, provider, record.id)?;
+            return Err(error);
+        }
         let confirm = asked.confirm.map(|times| Confirm {
             time_secs: times.confirm.as_secs(),
             deadline: now.after(times.command.saturating_add(times.confirm)),
@@ -134,10 +139,7 @@ impl<'a> Guards<'a> {
     pub fn cancel(&self, id: Id, provider: &dyn Provider) -> Result<(), Error> {
         let _held = self.store.lock()?;
         self.store.forget(id)?;
-        let lock = self.state.lock(&mut || ())?;
-        manage::set_held(&lock, id, false)?;
-        manage::delete(&lock, provider, id)?;
-        Ok(())
+        delete(&self.state.lock(&mut || ())?, provider, id)
     }
 
     /// The command has ended: from now on there is the time to confirm. Gives the guard as it is now; somebody may have
@@ -275,6 +277,13 @@ impl<'a> Guards<'a> {
         }
         Ok(left)
     }
+}
+
+/// Deletes a snapshot that is held by us alone.
+fn delete(lock: &Lock, provider: &dyn Provider, id: Id) -> Result<(), Error> {
+    manage::set_held(lock, id, false)?;
+    manage::delete(lock, provider, id)?;
+    Ok(())
 }
 
 fn refuse(other: &Guard) -> Error {

@@ -21,6 +21,8 @@ pub(crate) struct Subvolume {
     pub(crate) uuid: String,
     /// The transaction that made it. What is written to the source of a snapshot later has a higher generation.
     pub(crate) made_in: u64,
+    /// The last transaction that changed it.
+    pub(crate) changed_in: u64,
     /// Whether it is read-only.
     pub(crate) is_read_only: bool,
 }
@@ -109,7 +111,13 @@ pub(crate) fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
     unsafe { update::<{ number::BTRFS_IOC_GET_SUBVOL_INFO }, _>(fd, &mut args)? };
     // The flags are those of the tree's root item: BTRFS_ROOT_SUBVOL_RDONLY.
     let is_read_only = args.flags & 1 != 0;
-    Ok(Subvolume { id: args.treeid, uuid: uuid(&args.uuid), made_in: args.otransid, is_read_only })
+    Ok(Subvolume {
+        id: args.treeid,
+        uuid: uuid(&args.uuid),
+        made_in: args.otransid,
+        changed_in: args.ctransid,
+        is_read_only,
+    })
 }
 
 /// The UUID of the file system.

@@ -11,9 +11,9 @@ use rustix::fs::{AtFlags, FileType};
 
 use super::Btrfs;
 use super::changes::Changes;
-use super::ioctl;
+use super::ioctl::{self, Subvolume};
 use super::search::{Item, Search, number, search};
-use super::temporary::has_no_room;
+use super::temporary::{Still, has_no_room};
 use crate::error::Error;
 use crate::provider::{Handle, Space};
 
@@ -23,39 +23,63 @@ const MOST_ASKED: usize = 4096;
 /// Extents on the disk, by address, with their length there.
 type Extents = HashMap<u64, u64>;
 
+/// The live tree, for comparisons.
+pub(super) struct Present<'a> {
+    root: OwnedFd,
+    live: Subvolume,
+    /// A snapshot of it, if there is room for one.
+    still: Option<Still<'a>>,
+}
+
 impl Btrfs {
-    pub(super) fn space_of(&self, handle: &Handle) -> Result<Space, Error> {
-        let (_, _, snapshot) = self.found(handle)?;
+    pub(super) fn present(&self) -> Result<Present<'_>, Error> {
         let (root, live) = self.live()?;
         // What is not written out yet has no extents.
         rustix::fs::syncfs(&root).map_err(Error::io("sync", &self.directory))?;
+        let still = match self.still(None) {
+            Err(error) if has_no_room(&error) => None,
+            still => Some(still?),
+        };
+        Ok(Present { root, live, still })
+    }
+
+    pub(super) fn space_of(&self, handle: &Handle, present: &Present) -> Result<Space, Error> {
+        let (_, _, snapshot) = self.found(handle)?;
+        // A tree that was live until a rollback is as old as that: when its successor was made, or, after several
+        // rollbacks, when it was last written to.
+        let kept = || snapshot.changed_in.min(present.live.made_in);
+        let then = if snapshot.is_read_only { snapshot.made_in } else { kept() };
         let first = BTRFS_FIRST_FREE_OBJECTID.into();
         let newer = Search {
-            tree: live.id,
+            tree: present.live.id,
             objects: (first, u64::MAX - 256),
             kind: BTRFS_EXTENT_DATA_KEY,
-            since: snapshot.made_in + 1,
+            since: then + 1,
         };
         let (mut extents, mut inline) = (Extents::new(), 0);
-        search(&root, newer, &mut |item| {
-            if number(item.data, GENERATION) > snapshot.made_in {
+        search(&present.root, newer, &mut |item| {
+            if number(item.data, GENERATION) > then {
                 inline += add(&mut extents, item);
             }
             true
         })
         .map_err(self.top.searching())?;
         let grown = inline + extents.values().sum::<u64>();
-        Ok(Space { grown: Some(grown), reclaimable: self.reclaimable(handle)? })
+        let reclaimable = match &present.still {
+            Some(live) => self.reclaimable(handle, snapshot.id, live)?,
+            None => None,
+        };
+        Ok(Space { grown: Some(grown), reclaimable })
     }
 
     /// The extents of files that differ from the live tree, and that nothing but the snapshot uses.
-    fn reclaimable(&self, handle: &Handle) -> Result<Option<u64>, Error> {
-        let (live, snapshot) = match self.still(None).and_then(|live| Ok((live, self.still(Some(handle))?))) {
+    fn reclaimable(&self, handle: &Handle, subvolume: u64, live: &Still) -> Result<Option<u64>, Error> {
+        let snapshot = match self.still(Some(handle)) {
             Err(error) if has_no_room(&error) => return Ok(None),
             still => still?,
         };
         let mut changes = Changes::new();
-        let understood = self.send(&live, &snapshot, &mut |command| changes.add(command))?;
+        let understood = self.send(live, &snapshot, &mut |command| changes.add(command))?;
         if understood.is_err() {
             return Ok(None);
         }
@@ -72,11 +96,12 @@ impl Btrfs {
                 .map_err(self.top.searching())?;
             }
         }
-        self.used_only_by(&snapshot.root, snapshot.subvolume.id, &extents).map(Some)
+        // What is not read-only was compared by a snapshot of it.
+        self.used_only_by(&snapshot.root, [subvolume, snapshot.subvolume.id], &extents).map(Some)
     }
 
-    /// Bytes of extents that only one subvolume uses.
-    fn used_only_by(&self, root: &OwnedFd, subvolume: u64, extents: &Extents) -> Result<u64, Error> {
+    /// Bytes of extents that only these subvolumes use.
+    fn used_only_by(&self, root: &OwnedFd, subvolumes: [u64; 2], extents: &Extents) -> Result<u64, Error> {
         let every = extents.len().div_ceil(MOST_ASKED).max(1);
         let (mut asked, mut only) = (0, 0);
         let mut there = HashMap::new();
@@ -89,7 +114,7 @@ impl Btrfs {
             asked += length;
             let Some(users) = users else { continue };
             let mut is_used = false;
-            for user in users.into_iter().filter(|user| *user != subvolume) {
+            for user in users.into_iter().filter(|user| !subvolumes.contains(user)) {
                 is_used |= match there.get(&user) {
                     Some(is_there) => *is_there,
                     // A subvolume that was deleted uses its extents until the kernel has cleaned up behind it.

@@ -48,6 +48,16 @@ enum FileSystem {
     Xfs,
 }
 
+impl FileSystem {
+    /// As mount(8) calls it.
+    fn name(self) -> &'static str {
+        match self {
+            FileSystem::Ext4 => "ext4",
+            FileSystem::Xfs => "xfs",
+        }
+    }
+}
+
 impl LvmThin {
     /// The provider for a directory without symbolic links; `None` if it is not the root of an ext4 or XFS that lies
     /// on a thin volume. An XFS with its log on another device is none: a snapshot would be of half of it.
@@ -68,10 +78,19 @@ impl LvmThin {
         Ok(Some(LvmThin { directory, group, volume, file_system, command }))
     }
 
-    /// The provider that planned a step, in the middle of whose switch nothing may be mounted, so that
-    /// [`LvmThin::open`] would not find it. `None` if it was another mechanism.
-    pub fn reopen(directory: &Path, step: &Step, runner: Arc<dyn Runner>) -> Option<LvmThin> {
-        switch::provider_of(directory, step, Command::new(runner))
+    /// The provider of which a snapshot was made, when its volume is not mounted, as in the middle of a switch, so
+    /// that [`LvmThin::open`] does not find it. `None` if it was another mechanism, or the snapshot is gone.
+    pub fn reopen(directory: &Path, handle: &Handle, runner: Arc<dyn Runner>) -> Result<Option<LvmThin>, Error> {
+        let Handle::LvmThin { group, uuid, .. } = handle else { return Ok(None) };
+        let command = Command::new(runner);
+        let volumes = Volumes::read(&command, group)?;
+        let snapshot = volumes.all.iter().find(|volume| volume.uuid == *uuid);
+        let Some((volume, file_system)) = snapshot.and_then(|snapshot| Some((snapshot.of()?, snapshot.file_system()?)))
+        else {
+            return Ok(None);
+        };
+        let (directory, group, volume) = (directory.to_owned(), group.clone(), volume.to_owned());
+        Ok(Some(LvmThin { directory, group, volume, file_system, command }))
     }
 
     fn volumes(&self) -> Result<Volumes, Error> {
@@ -100,8 +119,9 @@ impl LvmThin {
                 None => Ok(None),
             };
         };
-        if found.id().is_none() {
-            let message = format!("{group}/{} was not made by Snapback, or is in use as the live volume", found.name);
+        // Another directory's snapshot is none of ours, though it lies in the same group.
+        if found.id().is_none() || found.of() != Some(&self.volume) {
+            let message = format!("{group}/{} is no snapshot that Snapback made of {}", found.name, self.volume);
             return Err(Error::refused(message));
         }
         Ok(Some(found))
@@ -152,10 +172,11 @@ impl Provider for LvmThin {
         // The freeze is over the sooner the less is left to be written.
         place::sync_file_system(&self.directory)?;
         let name = volumes::snapshot_name(id);
-        let [id_tag, of_tag] = volumes::tags(id, &self.volume);
         let how = ["--snapshot", "--permission", "r", "--setactivationskip", "y", "--name", &name];
-        let tags = ["--addtag", &id_tag, "--addtag", &of_tag];
-        self.command.run("lvcreate", &[&how[..], &tags, &[&self.full(&self.volume)]].concat())?;
+        let (tags, full) = (volumes::tags(id, &self.volume, self.file_system), self.full(&self.volume));
+        let tags = tags.iter().flat_map(|tag| ["--addtag", tag]);
+        let arguments: Vec<&str> = how.into_iter().chain(tags).chain([full.as_str()]).collect();
+        self.command.run("lvcreate", &arguments)?;
         let volumes = self.volumes()?;
         let made = volumes.named(&name).filter(|volume| volume.id() == Some(id));
         made.map(|volume| self.handle(volume))

@@ -4,16 +4,16 @@
 //! wherever it is found, everyone can tell how far the switch has come. Nothing is removed but, in going back, a copy
 //! that never was the live volume.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::id::Id;
-use crate::lvm::command::Command;
 use crate::lvm::volumes::{self, Volume, Volumes};
-use crate::lvm::{FileSystem, LvmThin, mapper};
+use crate::lvm::{LvmThin, mapper};
 use crate::mounts::{self, Mount};
+use crate::parked;
 use crate::provider::{Handle, Step};
 
 /// What all steps of one switch need to know.
@@ -21,11 +21,12 @@ use crate::provider::{Handle, Step};
 struct Switch {
     group: String,
     volume: String,
-    file_system: FileSystem,
     to: Handle,
     old: Id,
     /// Options of the mount.
     options: String,
+    /// What is mounted upon the tree, relative to the directory.
+    mounts_upon: Vec<PathBuf>,
     /// Tags that somebody gave the volume.
     tags: Vec<String>,
 }
@@ -59,10 +60,6 @@ pub(super) fn plan(provider: &LvmThin, to: &Handle, old: Id) -> Result<Vec<Step>
     let now = mounts::mounts()?;
     let mount = mount_now(&now, &provider.directory)
         .ok_or_else(|| Error::refused(format!("{} is not mounted", provider.directory.display())))?;
-    if let Some(below) = mounts::below(&now, &provider.directory).next() {
-        let message = format!("{} is mounted below {}", below.point.display(), provider.directory.display());
-        return Err(Error::refused(message).or("unmount it for the time of the switch"));
-    }
     if let Some(other) = now.iter().find(|other| other.device == mount.device && other.id != mount.id) {
         let message = format!("{} is mounted on {}, too", provider.full(&provider.volume), other.point.display());
         return Err(Error::refused(message).or("unmount it for the time of the switch"));
@@ -71,10 +68,10 @@ pub(super) fn plan(provider: &LvmThin, to: &Handle, old: Id) -> Result<Vec<Step>
     let switch = Switch {
         group: provider.group.clone(),
         volume: provider.volume.clone(),
-        file_system: provider.file_system,
         to: to.clone(),
         old,
         options: options(mount),
+        mounts_upon: parked::upon(&now, &provider.directory, &[mount.id])?,
         tags: live.map(|live| live.foreign_tags().cloned().collect()).unwrap_or_default(),
     };
     let step = |(act, name): (Act, &str)| Step {
@@ -103,13 +100,6 @@ fn options(mount: &Mount) -> String {
         options.retain(|option| *option != "rw");
     }
     options.join(",")
-}
-
-/// The provider that planned a step.
-pub(super) fn provider_of(directory: &Path, step: &Step, command: Command) -> Option<LvmThin> {
-    let Arguments { switch, .. } = serde_json::from_value(step.arguments.clone()).ok()?;
-    let Switch { group, volume, file_system, .. } = switch;
-    Some(LvmThin { directory: directory.to_owned(), group, volume, file_system, command })
 }
 
 fn arguments(provider: &LvmThin, step: &Step) -> Result<Arguments, Error> {
@@ -197,6 +187,10 @@ impl<'a> At<'a> {
         volumes::next_name(self.switch.old)
     }
 
+    fn kept_tags(&self) -> [String; 3] {
+        volumes::tags(self.switch.old, &self.switch.volume, self.provider.file_system)
+    }
+
     fn kept_name(&self) -> String {
         volumes::snapshot_name(self.switch.old)
     }
@@ -220,7 +214,6 @@ impl<'a> At<'a> {
         if let Some(live) = self.live() {
             unmount(self.provider, &self.switch)?;
             self.deactivate(live)?;
-            let [id, of] = volumes::tags(self.switch.old, &self.switch.volume);
             let full = self.provider.full(&live.name);
             let mut change = Vec::new();
             if !live.is_skipped {
@@ -229,7 +222,9 @@ impl<'a> At<'a> {
             if !live.is_read_only {
                 change.extend(["--permission", "r"]);
             }
-            change.extend(["--addtag", &id, "--addtag", &of, &full]);
+            let tags = self.kept_tags();
+            change.extend(tags.iter().flat_map(|tag| ["--addtag", tag]));
+            change.push(&full);
             self.run("lvchange", &change)?;
             self.rename(&live.name, &self.kept_name())?;
         }
@@ -243,16 +238,17 @@ impl<'a> At<'a> {
             self.deactivate(copy)?;
             self.rename(name, &self.next_name())?;
         }
-        let [id, of] = volumes::tags(self.switch.old, name);
+        let tags = self.kept_tags();
+        let is_tagged = |volume: &Volume| tags.iter().any(|tag| volume.tags.contains(tag));
         // The former volume is under the kept tree's name, or under its own and perhaps changed already.
-        let is_kept = self.volumes.named(&kept).filter(|volume| volume.tags.contains(&id));
+        let is_kept = self.volumes.named(&kept).filter(|volume| is_tagged(volume));
         let Some(former) = is_kept.or(self.live()) else {
             return Err(Error::refused(format!("neither {name} nor {kept} is there to be brought back")));
         };
         if former.name == kept {
             self.rename(&kept, name)?;
         }
-        if !former.tags.contains(&id) {
+        if !former.is_read_only && !former.is_skipped && !is_tagged(former) {
             return Ok(());
         }
         let mut change = Vec::new();
@@ -263,7 +259,8 @@ impl<'a> At<'a> {
             change.extend(["--permission", "rw"]);
         }
         let full = self.provider.full(name);
-        change.extend(["--deltag", &id, "--deltag", &of, &full]);
+        change.extend(tags.iter().flat_map(|tag| ["--deltag", tag]));
+        change.push(&full);
         self.run("lvchange", &change)
     }
 
@@ -295,21 +292,24 @@ fn unmount(provider: &LvmThin, switch: &Switch) -> Result<(), Error> {
     if !is_mounted(provider, switch)? {
         return Ok(());
     }
-    provider.command.run("umount", &[utf8(&provider.directory)?]).map(drop)
+    parked::park(switch.old, &provider.directory, &switch.mounts_upon)?;
+    let unmounted = provider.command.run("umount", &[utf8(&provider.directory)?]);
+    if unmounted.is_err() {
+        parked::bring_back(switch.old, &provider.directory, &switch.mounts_upon)?;
+    }
+    unmounted.map(drop)
 }
 
 fn mount(provider: &LvmThin, switch: &Switch) -> Result<(), Error> {
     if is_mounted(provider, switch)? {
-        return Ok(());
+        return parked::bring_back(switch.old, &provider.directory, &switch.mounts_upon);
     }
     provider.command.run("lvchange", &["--activate", "y", &provider.full(&switch.volume)])?;
-    let kind = match switch.file_system {
-        FileSystem::Ext4 => "ext4",
-        FileSystem::Xfs => "xfs",
-    };
+    let kind = provider.file_system.name();
     let device = mapper::device_path(&switch.group, &switch.volume);
     let arguments = ["-t", kind, "-o", &switch.options, &device, utf8(&provider.directory)?];
-    provider.command.run("mount", &arguments).map(drop)
+    provider.command.run("mount", &arguments)?;
+    parked::bring_back(switch.old, &provider.directory, &switch.mounts_upon)
 }
 
 fn utf8(directory: &Path) -> Result<&str, Error> {

@@ -43,13 +43,13 @@ pub(super) fn open(provider: &LvmThin, snapshot: &Volume) -> Result<Box<dyn View
     let view = Mounted { place: Place::new()?, full, command: provider.command.clone() };
     view.command.run("lvchange", &["--activate", "y", "--ignoreactivationskip", &view.full])?;
     let device = mapper::device_path(&provider.group, &snapshot.name);
-    let (kind, options) = match provider.file_system {
-        FileSystem::Ext4 => ("ext4", "noload"),
-        FileSystem::Xfs => ("xfs", "nouuid,norecovery"),
+    let options = match provider.file_system {
+        FileSystem::Ext4 => "noload",
+        FileSystem::Xfs => "nouuid,norecovery",
     };
     let options = CString::new(options).expect("has no zero byte");
     let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
-    rustix::mount::mount(&device, view.place.path(), kind, flags, options.as_c_str())
+    rustix::mount::mount(&device, view.place.path(), provider.file_system.name(), flags, options.as_c_str())
         .map_err(Error::io("mount", &device))?;
     Ok(Box::new(view))
 }

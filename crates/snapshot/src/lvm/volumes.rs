@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::id::Id;
+use crate::lvm::FileSystem;
 use crate::lvm::command::Command;
 
 /// Above it nothing new is made: a pool without free blocks fails the writes of every volume in it.
@@ -14,6 +15,7 @@ const METADATA_LIMIT_PERCENT: f64 = 90.0;
 /// Tags carry what a name cannot: lvm(8) allows letters, digits and `_+.-/=!:#&`.
 const ID_TAG: &str = "snapback:id=";
 const OF_TAG: &str = "snapback:of=";
+const ON_TAG: &str = "snapback:on=";
 const NEXT_TAG: &str = "snapback:next=";
 
 /// What a snapshot, and a tree that was left, is called.
@@ -26,9 +28,9 @@ pub(super) fn next_name(old: Id) -> String {
     format!("snapback-next-{old}")
 }
 
-/// The tags of a snapshot.
-pub(super) fn tags(id: Id, of: &str) -> [String; 2] {
-    [format!("{ID_TAG}{id}"), format!("{OF_TAG}{of}")]
+/// The tags of a snapshot: its id, what it is of, and the file system on it.
+pub(super) fn tags(id: Id, of: &str, on: FileSystem) -> [String; 3] {
+    [format!("{ID_TAG}{id}"), format!("{OF_TAG}{of}"), format!("{ON_TAG}{}", on.name())]
 }
 
 /// The tag of a copy made by the switch that left a tree.
@@ -68,6 +70,12 @@ impl Volume {
         self.tag(OF_TAG)
     }
 
+    /// The file system on it.
+    pub(super) fn file_system(&self) -> Option<FileSystem> {
+        let name = self.tag(ON_TAG)?;
+        [FileSystem::Ext4, FileSystem::Xfs].into_iter().find(|file_system| file_system.name() == name)
+    }
+
     /// Whether it is the copy that the switch made that left a tree.
     pub(super) fn is_next(&self, old: Id) -> bool {
         self.tag(NEXT_TAG).is_some_and(|tag| tag == old.to_string())
@@ -75,7 +83,7 @@ impl Volume {
 
     /// Tags that are not ours.
     pub(super) fn foreign_tags(&self) -> impl Iterator<Item = &String> {
-        let ours = [ID_TAG, OF_TAG, NEXT_TAG];
+        let ours = [ID_TAG, OF_TAG, ON_TAG, NEXT_TAG];
         self.tags.iter().filter(move |tag| !ours.iter().any(|prefix| tag.starts_with(prefix)))
     }
 
@@ -197,7 +205,7 @@ mod tests {
                   "lv_kernel_major":"254", "lv_kernel_minor":"2", "data_percent":"{data}", "metadata_percent":"{metadata}"}},
                 {{"lv_name":"shop", "lv_uuid":"MMTXzL-2", "lv_tags":"important,snapback:next=0123456789ab", "pool_lv":"pool", "thin_id":"1", "lv_permissions":"writeable", "lv_skip_activation":"",
                   "lv_kernel_major":"254", "lv_kernel_minor":"4", "data_percent":"3.25", "metadata_percent":""}},
-                {{"lv_name":"snapback-0123456789ab", "lv_uuid":"9nJIUc-3", "lv_tags":"snapback:id=0123456789ab,snapback:of=shop",
+                {{"lv_name":"snapback-0123456789ab", "lv_uuid":"9nJIUc-3", "lv_tags":"snapback:id=0123456789ab,snapback:of=shop,snapback:on=xfs",
                   "pool_lv":"pool", "thin_id":"2", "lv_permissions":"read-only", "lv_skip_activation":"skip activation", "lv_kernel_major":"-1", "lv_kernel_minor":"-1", "data_percent":"", "metadata_percent":""}}
             ]}}]}}"#
         )
@@ -210,6 +218,7 @@ mod tests {
         let (shop, snapshot) = (volumes.named("shop").unwrap(), volumes.named("snapback-0123456789ab").unwrap());
         assert_eq!((shop.id(), shop.is_next(id), shop.device, shop.thin_id), (None, true, Some((254, 4)), Some(1)));
         assert_eq!(shop.foreign_tags().collect::<Vec<_>>(), ["important"]);
+        assert_eq!((shop.file_system(), snapshot.file_system()), (None, Some(FileSystem::Xfs)));
         assert_eq!((shop.is_read_only, shop.is_skipped), (false, false));
         assert_eq!((snapshot.is_read_only, snapshot.is_skipped), (true, true));
         assert_eq!((snapshot.id(), snapshot.of(), snapshot.device), (Some(id), Some("shop"), None));

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::runner::{self, Runner};
@@ -48,6 +50,17 @@ impl Command {
     /// Runs `zfs` with arguments.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<String, Error> {
         self.run_other("zfs", arguments)
+    }
+
+    /// Runs `zfs` on a dataset that was unmounted just now: zfs-fuse has it in use for another moment.
+    pub(super) fn run_when_free(&self, arguments: &[&str]) -> Result<(), Error> {
+        for pause_ms in [10, 40, 160, 640] {
+            match self.run(arguments) {
+                Err(Error::Refused { .. }) => sleep(Duration::from_millis(pause_ms)),
+                ended => return ended.map(drop),
+            }
+        }
+        self.run(arguments).map(drop)
     }
 
     /// Runs a command of the same trade: `mount`, `umount`.

@@ -164,17 +164,24 @@ impl Family {
         self.members().find(|member| member.name == name)
     }
 
-    /// The snapshot that a handle means; `None` if it is gone. Refused if another one has taken its name.
-    pub(super) fn find(&self, handle: &Handle) -> Result<Option<&Snapshot>, Error> {
-        let (_, name, guid) = parts(handle)?;
+    /// The snapshot that a handle means; `None` if it is gone. Refused if another one has taken its name, or if it is
+    /// of another dataset than `live`.
+    pub(super) fn find(&self, live: &str, handle: &Handle) -> Result<Option<&Snapshot>, Error> {
+        let (dataset, name, guid) = parts(handle)?;
         let mut same_name = self.snapshots.iter().filter(|snapshot| snapshot.name == name).peekable();
         let other = same_name.peek().map(|snapshot| snapshot.full());
-        match (same_name.find(|snapshot| snapshot.guid == guid), other) {
-            (None, Some(other)) => {
-                Err(Error::refused(format!("{other} is another snapshot than the one meant: its guid is not {guid}")))
-            }
-            (found, _) => Ok(found),
+        if let Some(found) = same_name.find(|snapshot| snapshot.guid == guid) {
+            return Ok(Some(found));
         }
+        if let Some(other) = other {
+            return Err(Error::refused(format!(
+                "{other} is another snapshot than the one meant: its guid is not {guid}"
+            )));
+        }
+        if dataset != live {
+            return Err(Error::refused(format!("{dataset}@{name} is not a snapshot of {live}")));
+        }
+        Ok(None)
     }
 
     /// The snapshots of a dataset, oldest first.

@@ -6,7 +6,8 @@
 //! snapshot `@snapback-OLD` of its own, and the snapshots that are newer than the one switched to. A shell is
 //! destroyed when the last snapshot in it is deleted.
 //!
-//! So a snapshot may move to another dataset of this *family*; what names it for good is its guid. Children of the
+//! So a snapshot may move to another dataset of this *family*. Its handle names the dataset it is of, wherever it lies,
+//! and what names it for good is its guid. Children of the
 //! dataset are file systems of their own, and no part of a snapshot.
 //!
 //! All commands are asked with `-Hp`, which every version understands. Does not know of pools.
@@ -51,11 +52,12 @@ impl Zfs {
         Ok(Some(Zfs { directory: directory.to_owned(), dataset, command: Command::new(runner) }))
     }
 
-    /// The provider that planned a step, in the middle of whose switch the dataset may not be mounted, so that
-    /// [`Zfs::open`] would not find it. `None` if it was another mechanism.
-    pub fn reopen(directory: &Path, step: &Step, runner: Arc<dyn Runner>) -> Option<Zfs> {
-        let dataset = switch::dataset_of(step)?;
-        Some(Zfs { directory: directory.to_owned(), dataset, command: Command::new(runner) })
+    /// The provider of which a snapshot was made, when its dataset is not mounted, as in the middle of a switch, so
+    /// that [`Zfs::open`] does not find it. `None` if it was another mechanism.
+    pub fn reopen(directory: &Path, handle: &Handle, runner: Arc<dyn Runner>) -> Option<Zfs> {
+        let Handle::Zfs { dataset, .. } = handle else { return None };
+        let (directory, dataset) = (directory.to_owned(), dataset.clone());
+        Some(Zfs { directory, dataset, command: Command::new(runner) })
     }
 
     /// The dataset.
@@ -67,15 +69,15 @@ impl Zfs {
         Family::read(&self.command, &self.dataset)
     }
 
-    fn handle(snapshot: &Snapshot) -> Handle {
-        let (dataset, name, guid) = (snapshot.dataset.clone(), snapshot.name.clone(), snapshot.guid.clone());
+    fn handle(&self, snapshot: &Snapshot) -> Handle {
+        let (dataset, name, guid) = (self.dataset.clone(), snapshot.name.clone(), snapshot.guid.clone());
         Handle::Zfs { dataset, name, guid }
     }
 
     /// The snapshot that a handle means, wherever in the family it is by now.
     fn find(&self, handle: &Handle) -> Result<Snapshot, Error> {
         let (dataset, name, _) = parts(handle)?;
-        let found = self.family()?.find(handle)?.cloned();
+        let found = self.family()?.find(&self.dataset, handle)?.cloned();
         found.ok_or_else(|| Error::NoSuchSnapshot(format!("{dataset}@{name}")))
     }
 }
@@ -91,7 +93,8 @@ impl Provider for Zfs {
             switches_live: false,
             keeps_snapshot: true,
             keeps_old_tree: true,
-            knows_changes: true,
+            // zfs-fuse has no `zfs diff`, and no module in the kernel.
+            knows_changes: Path::new("/sys/module/zfs").exists(),
             works_unprivileged: false,
         }
     }
@@ -103,7 +106,7 @@ impl Provider for Zfs {
     fn list(&self) -> Result<Vec<(Id, Handle)>, Error> {
         let family = self.family()?;
         let ours = family.snapshots.iter().filter(|snapshot| !snapshot.is_doomed);
-        Ok(ours.filter_map(|snapshot| Some((snapshot.id?, Zfs::handle(snapshot)))).collect())
+        Ok(ours.filter_map(|snapshot| Some((snapshot.id?, self.handle(snapshot)))).collect())
     }
 
     fn create(&self, id: Id) -> Result<Handle, Error> {
@@ -119,7 +122,7 @@ impl Provider for Zfs {
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
         view::sweep(&self.command, &self.dataset)?;
         let family = self.family()?;
-        let Some(snapshot) = family.find(handle)? else { return Ok(()) };
+        let Some(snapshot) = family.find(&self.dataset, handle)? else { return Ok(()) };
         if snapshot.id.is_none() {
             let message = format!("{} was not made by Snapback, and is not deleted", snapshot.full());
             return Err(Error::refused(message));
@@ -139,7 +142,7 @@ impl Provider for Zfs {
     fn space(&self, handle: &Handle) -> Result<Space, Error> {
         let family = self.family()?;
         let (dataset, name, _) = parts(handle)?;
-        let Some(snapshot) = family.find(handle)? else {
+        let Some(snapshot) = family.find(&self.dataset, handle)? else {
             return Err(Error::NoSuchSnapshot(format!("{dataset}@{name}")));
         };
         // The head of a shell is the tree of its newest snapshot, and hides what that holds alone.

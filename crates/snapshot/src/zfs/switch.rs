@@ -3,11 +3,14 @@
 //! Every step looks at what is there, not at what was done before: the clone carries the switch's id from its first
 //! moment, so that wherever it is found, everyone can tell how far the switch has come.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::id::Id;
 use crate::mounts;
+use crate::parked;
 use crate::provider::{Handle, Step};
 use crate::zfs::command::{Answers, Command};
 use crate::zfs::family::{self, Family, Snapshot};
@@ -30,14 +33,10 @@ struct Switch {
     legacy_options: Option<String>,
     /// Datasets directly below.
     children: Vec<String>,
+    /// What else is mounted upon the tree, relative to the directory.
+    mounts_upon: Vec<PathBuf>,
     /// Of the file systems below, those that were mounted, parents first.
     mounted: Vec<String>,
-}
-
-/// The dataset that a step is of.
-pub(super) fn dataset_of(step: &Step) -> Option<String> {
-    let arguments: Arguments = serde_json::from_value(step.arguments.clone()).ok()?;
-    Some(arguments.switch.dataset)
 }
 
 /// What a step does.
@@ -97,15 +96,16 @@ pub(super) fn plan(zfs: &Zfs, to: &Snapshot, old: Id) -> Result<Vec<Step>, Error
             children.push(name);
         }
     }
-    for mount in mounts::below(&now, &zfs.directory) {
-        let is_child = mount.source.to_str().is_some_and(|source| mounted.iter().any(|name| name == source));
-        // Of a snapshot that somebody looked at; goes with the dataset's mount.
-        let is_control = mount.point.starts_with(zfs.directory.join(".zfs"));
-        if !is_child && !is_control {
-            let message = format!("{} is mounted below {}", mount.point.display(), zfs.directory.display());
-            return Err(Error::refused(message).or("unmount it for the time of the switch"));
-        }
-    }
+    let is_ours = |source: &str| source == dataset || mounted.iter().any(|name| name == source);
+    let ours = now.iter().filter(|mount| mount.source.to_str().is_some_and(is_ours)).map(|mount| mount.id);
+    let mut mounts_upon = parked::upon(&now, &zfs.directory, &ours.collect::<Vec<_>>())?;
+    // Children are mounted by their own names; what lies in the control directory is a snapshot that somebody looked
+    // at, and goes with the dataset's mount.
+    mounts_upon.retain(|path| {
+        let point = zfs.directory.join(path);
+        let mount = now.iter().find(|mount| mount.point == point);
+        !path.starts_with(".zfs") && !mount.and_then(|mount| mount.source.to_str()).is_some_and(is_ours)
+    });
     let set = zfs.command.get(&["-s", "local,received"], "all", &[dataset])?;
     let (properties, late_properties) = carried_over(&set, dataset);
     let mountpoint = set.value(dataset, "mountpoint");
@@ -118,12 +118,13 @@ pub(super) fn plan(zfs: &Zfs, to: &Snapshot, old: Id) -> Result<Vec<Step>, Error
     }
     let switch = Switch {
         dataset: dataset.to_owned(),
-        to: Zfs::handle(to),
+        to: zfs.handle(to),
         old,
         properties,
         late_properties,
         legacy_options: is_legacy.then(|| mount.options.clone()),
         children,
+        mounts_upon,
         mounted,
     };
     let step = |(act, name): (Act, &str)| Step {
@@ -200,12 +201,12 @@ pub(super) fn revert(zfs: &Zfs, step: &Step) -> Result<(), Error> {
             switch.unmount(zfs)?;
             zfs.command.set("canmount", "noauto", &switch.dataset)?;
             switch.release_reservations(zfs, &switch.dataset)?;
-            zfs.command.run(&["rename", &switch.dataset, &switch.next()]).map(drop)
+            zfs.command.run_when_free(&["rename", &switch.dataset, &switch.next()])
         }
         Act::SetAside if place != Place::Live => switch.take_back(zfs, &family),
         Act::Unmount if place != Place::Live => switch.mount(zfs),
         Act::Promote if place == Place::Next => demote(zfs, &switch.next()),
-        Act::Clone if place == Place::Next => zfs.command.run(&["destroy", &switch.next()]).map(drop),
+        Act::Clone if place == Place::Next => zfs.command.run_when_free(&["destroy", &switch.next()]),
         _ => Ok(()),
     }
 }
@@ -241,7 +242,7 @@ impl Switch {
     }
 
     fn clone_snapshot(&self, zfs: &Zfs, family: &Family) -> Result<(), Error> {
-        let Some(snapshot) = family.find(&self.to)? else {
+        let Some(snapshot) = family.find(&self.dataset, &self.to)? else {
             return Err(Error::refused(format!("the snapshot to be rolled back to is gone: {:?}", self.to)));
         };
         let mut arguments = vec!["clone".to_owned()];
@@ -259,6 +260,9 @@ impl Switch {
     /// Unmounts the file systems below, then the dataset's own.
     fn unmount(&self, zfs: &Zfs) -> Result<(), Error> {
         let now = zfs.command.mounted(&self.dataset)?;
+        if now.contains(&self.dataset) {
+            parked::park(self.old, &zfs.directory, &self.mounts_upon)?;
+        }
         // Parents are listed first.
         for name in now.iter().rev() {
             let unmounted = match &self.legacy_options {
@@ -288,7 +292,7 @@ impl Switch {
                 _ => zfs.command.run(&["mount", name])?,
             };
         }
-        Ok(())
+        parked::bring_back(self.old, &zfs.directory, &self.mounts_upon)
     }
 
     /// The dataset becomes a shell, and what it holds a snapshot of its own. The snapshot comes last, as until then
@@ -303,7 +307,7 @@ impl Switch {
             self.unmount(zfs)?;
             zfs.command.set("canmount", "noauto", &self.dataset)?;
             self.release_reservations(zfs, &self.dataset)?;
-            zfs.command.run(&["rename", &self.dataset, &shell])?;
+            zfs.command.run_when_free(&["rename", &self.dataset, &shell])?;
         }
         let name = family::snapshot_name(self.old);
         if !family.snapshots.iter().any(|snapshot| snapshot.name == name) {
@@ -319,9 +323,9 @@ impl Switch {
             zfs.command.run(&["inherit", family::SHELL, &shell])?;
             let name = format!("{shell}@{}", family::snapshot_name(self.old));
             if family.snapshots.iter().any(|snapshot| snapshot.full() == name) {
-                zfs.command.run(&["destroy", &name])?;
+                zfs.command.run_when_free(&["destroy", &name])?;
             }
-            zfs.command.run(&["rename", &shell, &self.dataset])?;
+            zfs.command.run_when_free(&["rename", &shell, &self.dataset])?;
         }
         self.restore_properties(zfs)
     }
@@ -330,7 +334,7 @@ impl Switch {
     /// one is mounted by `zfs rename`.
     fn put_in_place(&self, zfs: &Zfs, place: Place) -> Result<(), Error> {
         if place == Place::Next {
-            zfs.command.run(&["rename", &self.next(), &self.dataset])?;
+            zfs.command.run_when_free(&["rename", &self.next(), &self.dataset])?;
         }
         let mountpoint = self.late_properties.iter().find(|(name, _)| name == "mountpoint");
         self.restore(zfs, mountpoint.map(std::slice::from_ref).unwrap_or_default())
@@ -374,7 +378,7 @@ impl Switch {
             let (from, to) = (format!("{from}{name}"), format!("{to}{name}"));
             // Else it has been moved already.
             if there.iter().any(|(name, _)| *name == from) {
-                zfs.command.run(&["rename", &from, &to])?;
+                zfs.command.run_when_free(&["rename", &from, &to])?;
             }
         }
         Ok(())

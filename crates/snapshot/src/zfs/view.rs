@@ -1,7 +1,6 @@
 //! Looking at a snapshot: below `.zfs/snapshot` of the mounted dataset, else through a read-only clone.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::error::Error;
 use crate::place::{self, Place};
@@ -36,15 +35,9 @@ impl View for Cloned {
 
 impl Drop for Cloned {
     fn drop(&mut self) {
-        // What fails here, as somebody's shell is in the tree for example, is done by the next view or deletion. In
-        // zfs-fuse an unmounted clone is busy for another moment.
+        // What fails here, as somebody's shell is in the tree for example, is done by the next view or deletion.
         let _ = self.command.run(&["unmount", &self.clone]);
-        for pause_ms in [0, 10, 40, 160] {
-            std::thread::sleep(Duration::from_millis(pause_ms));
-            if self.command.run(&["destroy", &self.clone]).is_ok() {
-                break;
-            }
-        }
+        let _ = self.command.run_when_free(&["destroy", &self.clone]);
     }
 }
 
@@ -82,7 +75,7 @@ pub(super) fn sweep(command: &Command, dataset: &str) -> Result<(), Error> {
             if is_mounted {
                 command.run(&["unmount", &name])?;
             }
-            command.run(&["destroy", &name])?;
+            command.run_when_free(&["destroy", &name])?;
         }
     }
     Ok(())

@@ -5,8 +5,10 @@
 mod btrfs;
 mod convert;
 mod detect;
+mod lvm;
 mod process;
 mod reflink;
 mod storage;
 mod suite;
 mod tree;
+mod zfs;

@@ -17,13 +17,14 @@ use snapshot::mounts;
 use snapshot::provider::{Handle, Provider, Step};
 use snapshot::runner::{Outcome, Runner, System};
 
+use crate::host::report;
+
 type Test = (&'static str, fn());
 
-pub(crate) const TESTS: [Test; 7] = [
+pub(crate) const TESTS: [Test; 6] = [
     ("only a mounted thin volume is taken", only_a_mounted_thin_volume_is_taken),
     ("ext4: created, looked at, counted, deleted", || created_looked_at_and_deleted(&Shop::new("ext4"))),
     ("ext4: switched and switched back", || switched_and_switched_back(&Shop::new("ext4"))),
-    ("xfs: switched", || drop(switched(&Shop::new("xfs")))),
     ("refused while in use", refused_while_in_use),
     ("killed before any change, reverted or finished", killed_before_any_change),
     ("a pool that is full", a_full_pool_is_refused),
@@ -32,7 +33,13 @@ pub(crate) const TESTS: [Test; 7] = [
 const GROUP: &str = "vg-test";
 
 /// Set by the guest for a process that is to kill itself: where its steps are.
-pub(crate) const VICTIM: &str = "SNAPBACK_TEST_VICTIM";
+const VICTIM: &str = "SNAPBACK_TEST_VICTIM";
+
+/// Where the steps are, if this process is to kill itself.
+#[expect(clippy::disallowed_methods, reason = "such a process is told by its environment")]
+pub(crate) fn orders() -> Option<OsString> {
+    std::env::var_os(VICTIM)
+}
 
 pub(crate) fn run_all() {
     sh("pvcreate --quiet /dev/ubda && vgcreate --quiet vg-test /dev/ubda");
@@ -40,9 +47,9 @@ pub(crate) fn run_all() {
     for (name, test) in TESTS {
         let started = Instant::now();
         test();
-        println!("ok {name} ({} ms)", started.elapsed().as_millis());
+        report(&format!("ok {name} ({} ms)", started.elapsed().as_millis()));
     }
-    println!("{} done", TESTS.len());
+    report(&format!("{} done", TESTS.len()));
 }
 
 #[track_caller]
@@ -139,7 +146,7 @@ fn created_looked_at_and_deleted(shop: &Shop) {
     let id = Id::random();
     let started = Instant::now();
     let handle = provider.create(id).unwrap();
-    println!("   {} created in {} ms", shop.kind, started.elapsed().as_millis());
+    report(&format!("   {} created in {} ms", shop.kind, started.elapsed().as_millis()));
     assert_eq!(provider.list().unwrap(), [(id, handle.clone())]);
     assert_eq!(shop.volumes(), [format!("snapback-{id}"), "the-shop active".to_owned()]);
     shop.price("20");
@@ -188,7 +195,7 @@ fn switched(shop: &Shop) -> Handle {
     provider.perform(&steps[0]).unwrap();
     let started = Instant::now();
     steps[1..].iter().for_each(|step| provider.perform(step).unwrap());
-    println!("   {} was away for {} ms", shop.kind, started.elapsed().as_millis());
+    report(&format!("   {} was away for {} ms", shop.kind, started.elapsed().as_millis()));
     assert_eq!((shop.live().as_str(), shop.mount_options()), ("wanted", before));
     // What fstab says is still true: one file system of the UUID, under the same path.
     assert_eq!(sh("blkid -o value -s UUID /dev/vg-test/the-shop"), uuid_of_file_system);
@@ -216,7 +223,7 @@ fn switched_and_switched_back(shop: &Shop) {
 }
 
 fn refused_while_in_use() {
-    let shop = Shop::new("xfs");
+    let shop = Shop::new("ext4");
     let provider = open(&shop.directory);
     shop.price("live");
     let wanted = provider.create(Id::random()).unwrap();
@@ -260,7 +267,7 @@ type Orders = (PathBuf, Vec<Step>, usize);
 pub(crate) fn be_killed(orders: &OsStr) {
     let (directory, steps, changes): Orders = serde_json::from_slice(&fs::read(orders).unwrap()).unwrap();
     let runner = Arc::new(Suicidal(AtomicUsize::new(changes)));
-    let provider = LvmThin::reopen(&directory, &steps[0], runner).unwrap();
+    let provider = LvmThin::open(&directory, &mounts::mounts().unwrap(), runner).unwrap().expect("mounted");
     steps.iter().for_each(|step| provider.perform(step).unwrap());
 }
 
@@ -282,12 +289,13 @@ fn killed_before_any_change() {
     shop.price("wanted");
     let wanted = open(&shop.directory).create(Id::random()).unwrap();
     let mut left = 0;
-    for (changes, finish) in (1..).flat_map(|changes| [(changes, false), (changes, true)]) {
+    let rounds = (1..=8).map(|changes| (changes, false)).chain([3, 5, 8].map(|changes| (changes, true)));
+    for (changes, finish) in rounds {
         let (old, price) = (Id::random(), format!("live {changes}"));
         shop.price(&price);
         let steps = open(&shop.directory).plan_switch(&wanted, old).unwrap();
-        let provider = LvmThin::reopen(&shop.directory, &steps[0], Arc::new(System)).unwrap();
         let died = is_killed(&shop, &steps, changes);
+        let provider = LvmThin::reopen(&shop.directory, &wanted, Arc::new(System)).unwrap().expect("known by its tags");
         let ended =
             |step: &Step, ended: Result<(), Error>| ended.unwrap_or_else(|error| panic!("{}: {error}", step.name));
         if finish {
@@ -302,10 +310,9 @@ fn killed_before_any_change() {
         let volumes = shop.volumes();
         assert_eq!(volumes.len(), 2 + left, "after {changes} changes: {volumes:?}");
         assert_eq!(volumes.contains(&format!("snapback-{old}")), finish, "after {changes} changes: {volumes:?}");
+        assert_eq!(died, changes < 8, "a switch makes eight changes");
         if finish && !died {
             assert_eq!(shop.price_in(&handle_of(&provider, old)), price);
-            assert_eq!(changes, 8, "changes that a switch makes");
-            break;
         }
     }
 }
@@ -320,6 +327,7 @@ fn a_full_pool_is_refused() {
     let handle = provider.create(Id::random()).unwrap();
     let percent = || sh("lvs --noheadings --options data_percent vg-test/tight").trim().parse::<f64>().unwrap();
     let mut ballast = File::create(directory.join("ballast")).unwrap();
+    io::Write::write_all(&mut ballast, &vec![7; 20 << 20]).unwrap();
     while percent() < 95.0 {
         io::Write::write_all(&mut ballast, &vec![7; 1 << 20]).unwrap();
         ballast.sync_all().unwrap();

@@ -9,7 +9,19 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Set in the guest only.
-pub(crate) const IN_GUEST: &str = "SNAPBACK_TEST_IN_GUEST";
+const IN_GUEST: &str = "SNAPBACK_TEST_IN_GUEST";
+
+/// Whether this is the guest.
+#[expect(clippy::disallowed_methods, reason = "the guest is told by its environment")]
+pub(crate) fn is_in_guest() -> bool {
+    std::env::var_os(IN_GUEST).is_some()
+}
+
+/// Says something to the host.
+#[expect(clippy::print_stdout, reason = "the host reads the guest's standard output")]
+pub(crate) fn report(what: &str) {
+    println!("{what}");
+}
 
 const PATIENCE: Duration = Duration::from_secs(240);
 

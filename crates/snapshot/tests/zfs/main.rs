@@ -1,6 +1,7 @@
 //! ZFS on the real thing: zfs-fuse, and recorded answers of OpenZFS for what that lacks.
 
 mod pool;
+mod transcript;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -177,6 +178,10 @@ fn a_switch_keeps_newer_snapshots_properties_children_and_the_old_tree_and_is_un
     let took = started.elapsed();
     shop.check("wanted");
     assert_eq!(shop.properties(), before);
+    let handles: Vec<Handle> = provider.list().unwrap().into_iter().map(|(_, handle)| handle).collect();
+    for handle in [&shop.older, &shop.wanted, &shop.newer] {
+        assert!(handles.contains(handle), "what records know stays true: {handles:?}");
+    }
     assert_eq!(shop.price_in(&handle_of(&provider, first)), "live");
     assert!(took.as_millis() < 1000, "{took:?}");
 
@@ -205,7 +210,7 @@ fn a_snapshot_that_was_switched_to_can_be_deleted_before_the_old_tree() {
     switch(&provider, &shop.wanted, old);
     provider.delete(&shop.wanted).unwrap();
     provider.delete(&shop.wanted).unwrap();
-    let id = |handle: &Handle| provider.list().unwrap().into_iter().find(|(_, other)| same(other, handle)).unwrap().0;
+    let id = |handle: &Handle| provider.list().unwrap().into_iter().find(|(_, other)| other == handle).unwrap().0;
     assert_eq!(ids(&provider), sorted([id(&shop.older), id(&shop.newer), old]));
     assert_eq!(shop.price_in(&handle_of(&provider, old)), "live");
     // The newest in the shell goes: what it alone held is freed, the one before stays.
@@ -218,16 +223,9 @@ fn a_snapshot_that_was_switched_to_can_be_deleted_before_the_old_tree() {
     assert_eq!(read(shop.directory.join("price")), "wanted");
 }
 
-fn same(one: &Handle, other: &Handle) -> bool {
-    match (one, other) {
-        (Handle::Zfs { guid: one, .. }, Handle::Zfs { guid: other, .. }) => one == other,
-        _ => false,
-    }
-}
-
-/// Ends a switch that was cut short, as a process would that knows its steps and nothing else.
-fn end(directory: &Path, steps: &[Step], finish: bool) {
-    let provider = Zfs::reopen(directory, &steps[0], Arc::new(snapshot::runner::System)).unwrap();
+/// Ends a switch that was cut short, as a process would that knows the snapshot and the steps and nothing else.
+fn end(directory: &Path, to: &Handle, steps: &[Step], finish: bool) {
+    let provider = Zfs::reopen(directory, to, Arc::new(snapshot::runner::System)).unwrap();
     if finish {
         steps.iter().for_each(|step| provider.perform(step).unwrap_or_else(|error| panic!("{}: {error}", step.name)));
     } else {
@@ -250,7 +248,7 @@ fn a_switch_that_dies_before_any_change_is_reverted_or_finished() {
             steps.iter().any(|step| provider.perform(step).is_err())
         };
         let died = die();
-        end(&shop.directory, &steps, false);
+        end(&shop.directory, &shop.wanted, &steps, false);
         assert_eq!(read(shop.directory.join("price")), "live");
         assert_eq!(read(shop.directory.join("cache/hot")), "yes");
         assert_eq!(shop.properties(), before, "after {changes} changes");
@@ -258,8 +256,12 @@ fn a_switch_that_dies_before_any_change_is_reverted_or_finished() {
         let provider = open(&shop.directory);
         assert_eq!(ids(&provider), all, "after {changes} changes");
 
+        // A switch that was cut short is taken back; yet it could be finished, too.
+        if died && changes % 3 != 0 {
+            continue;
+        }
         die();
-        end(&shop.directory, &steps, true);
+        end(&shop.directory, &shop.wanted, &steps, true);
         assert_eq!(read(shop.directory.join("price")), "wanted");
         assert_eq!(read(shop.directory.join("cache/hot")), "yes");
         assert_eq!(shop.properties(), before, "after {changes} changes");

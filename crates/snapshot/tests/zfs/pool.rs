@@ -1,5 +1,7 @@
 //! A real pool: zfs-fuse with an image file, alone on the machine while it lives, as there is one daemon only.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -72,7 +74,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // Also what a test left mounted elsewhere.
         for mount in mounts::mounts().unwrap_or_default().iter().rev() {
-            if mount.source.to_str().is_some_and(|source| source.starts_with(POOL)) {
+            if mount.point.starts_with(self.directory.path()) {
                 let _ = rustix::mount::unmount(&mount.point, rustix::mount::UnmountFlags::DETACH);
             }
         }

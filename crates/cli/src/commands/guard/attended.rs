@@ -14,7 +14,7 @@ use engine::rollback::Services;
 use snapshot::id::Id;
 use snapshot::record::Record;
 
-use super::Command;
+use super::{Command, GUARD_VARIABLE};
 use crate::ask::{self, Answer};
 use crate::error::Code;
 use crate::human;
@@ -96,7 +96,7 @@ impl Attended<'_> {
 
     fn run_command(&self) -> std::io::Result<ExitStatus> {
         let mut command = std::process::Command::new(&self.command.command[0]);
-        command.args(&self.command.command[1..]).env("SNAPBACK_GUARD", self.id.to_string());
+        command.args(&self.command.command[1..]).env(GUARD_VARIABLE, self.id.to_string());
         self.signals.run(&mut command)
     }
 
@@ -186,17 +186,16 @@ impl Attended<'_> {
                 return Ok(Some(guard));
             }
             let left = self.guards.remaining(&guard)?.unwrap_or_default().as_millis().div_ceil(1000);
-            let text = format!(
-                "Reachable? Run `snapback confirm`, best from a new login, within {}:{:02}, or everything goes back to {to}.",
-                left / 60,
-                left % 60
-            );
-            if self.output.wants_bar() {
-                self.output.status.draw(text);
-            } else if !told {
-                self.output.message(text);
+            let left = format!("{}:{:02}", left / 60, left % 60);
+            if !told {
+                self.output
+                    .message(format_args!("Reachable? Run `snapback confirm`, best from a new login, within {left},"));
+                self.output.message(format_args!("or everything goes back to {to}."));
             }
             told = true;
+            if self.output.wants_bar() {
+                self.output.status.draw(format!("goes back in {left}"));
+            }
             if self.signals.received().is_some() {
                 self.output.status.clear();
                 self.output.message(format_args!("the watchdog goes on: `snapback confirm {}` confirms", self.id));

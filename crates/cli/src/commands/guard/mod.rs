@@ -20,6 +20,9 @@ use crate::human::parse_duration;
 use crate::output::Output;
 use crate::snapshots::Session;
 
+/// By this variable whatever the command calls knows that it is guarded, and by which snapshot.
+pub(crate) const GUARD_VARIABLE: &str = "SNAPBACK_GUARD";
+
 /// Take a snapshot, run a command, and go back if it fails.
 #[derive(Args, Debug)]
 #[command(after_help = "\

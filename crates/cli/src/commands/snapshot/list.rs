@@ -1,5 +1,7 @@
 //! `snapback snapshot list`
 
+use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +10,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use snapshot::expire::{self, Limits, Warning};
 use snapshot::manage::{self, Listed};
-use snapshot::provider::Space;
+use snapshot::provider::{Handle, Space};
 use snapshot::record::{Purpose, Record};
 
 use super::document::Document;
@@ -41,7 +43,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         let directory = directory.canonicalize().or_else(|_| std::path::absolute(directory))?;
         listed.retain(|listed| listed.record.directory == directory);
     }
-    let spaces: Vec<Option<Space>> = listed.iter().map(|listed| space(&listed.record, output)).collect();
+    let spaces = spaces(&listed, output);
     if output.json {
         let documents = listed.iter().zip(&spaces).map(|(listed, space)| Document::new(&listed.record, *space));
         output.json(&documents.collect::<Vec<_>>())?;
@@ -55,15 +57,36 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-fn space(record: &Record, output: &Output) -> Option<Space> {
-    let provider = snapshots::open(&record.directory, record.handle.as_ref()?);
-    match provider.and_then(|provider| provider.space(record.handle.as_ref().expect("just seen"))) {
-        Ok(space) => Some(space),
-        Err(error) => {
-            output.warning(format_args!("snapshot {}: {error}", record.id));
-            None
+/// The room that each takes, where it can be told.
+fn spaces(listed: &[Listed], output: &Output) -> Vec<Option<Space>> {
+    let mut spaces = vec![None; listed.len()];
+    // All of one directory at once.
+    let mut of_directories: BTreeMap<&Path, Vec<(usize, &Record, Handle)>> = BTreeMap::new();
+    for (number, Listed { record, .. }) in listed.iter().enumerate() {
+        if let Some(handle) = record.handle.clone() {
+            of_directories.entry(&record.directory).or_default().push((number, record, handle));
         }
     }
+    for (directory, of_directory) in of_directories {
+        // Of one directory there may be snapshots of several kinds.
+        for same in of_directory.chunk_by(|(.., one), (.., other)| discriminant(one) == discriminant(other)) {
+            let handles: Vec<Handle> = same.iter().map(|(.., handle)| handle.clone()).collect();
+            let found = match snapshots::open(directory, &handles[0]) {
+                Ok(provider) => provider.spaces(&handles),
+                Err(error) => {
+                    output.warning(format_args!("snapshots of {}: {error}", printable(directory)));
+                    continue;
+                }
+            };
+            for ((number, record, _), space) in same.iter().zip(found) {
+                match space {
+                    Ok(space) => spaces[*number] = Some(space),
+                    Err(error) => output.warning(format_args!("snapshot {}: {error}", record.id)),
+                }
+            }
+        }
+    }
+    spaces
 }
 
 fn table(listed: &[Listed], spaces: &[Option<Space>], now: Timestamp, output: &Output) -> Result<()> {
@@ -109,6 +132,7 @@ fn note(record: &Record, is_whole: bool) -> String {
     const SHOWN: usize = 60;
     let note = match (record.note.as_str(), record.purpose) {
         ("", Purpose::Safety { rolled_back_to }) => format!("before the rollback to {rolled_back_to}"),
+        ("", Purpose::Undo { brought_back_from }) => format!("before files came back from {brought_back_from}"),
         (note, _) => note.to_owned(),
     };
     let note: String = note.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();

@@ -58,10 +58,10 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         false => None,
         true => {
             let request = manage::Request {
-                note: format!("before files were brought back from {}", record.id),
+                note: String::new(),
                 expires: session.now.checked_add(SAFETY_KEPT).ok(),
                 is_held: false,
-                purpose: Purpose::Asked,
+                purpose: Purpose::Undo { brought_back_from: record.id },
             };
             Some(manage::create(&lock, &*provider, request, session.now)?.id)
         }

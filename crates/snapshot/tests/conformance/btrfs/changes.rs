@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use snapshot::id::Id;
 use snapshot::provider::Changed;
 
-use super::Subvolume;
+use super::{Subvolume, roll_back};
 use crate::storage::run;
 use crate::suite::{Fixture as _, assert_changes_covered};
 use crate::tree::describe;
@@ -99,4 +99,19 @@ fn space_tells_what_was_written_since_and_what_deleting_would_free() {
     let reclaimable = space.reclaimable.unwrap();
     assert!(freed.abs_diff(reclaimable) < MIB, "{reclaimable} were promised, and {freed} are free");
     assert!(reclaimable >= 20 * MIB);
+}
+
+#[test]
+fn space_of_the_tree_that_a_rollback_kept_is_told_too() {
+    const MIB: u64 = 1 << 20;
+    let shop = Subvolume::in_the_mounted_top_level();
+    let provider = shop.open();
+    let handle = provider.create(Id::random()).unwrap();
+    let random: Vec<u8> = (0..8 * MIB as u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    std::fs::write(shop.directory.join("written before"), &random).unwrap();
+    let kept = roll_back(&*provider, &handle);
+    std::fs::write(shop.directory.join("written after"), &random[..MIB as usize]).unwrap();
+    let spaces = provider.spaces(&[handle, kept]).into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!((spaces[0].grown, spaces[0].reclaimable), (Some(MIB), Some(0)));
+    assert_eq!((spaces[1].grown, spaces[1].reclaimable), (Some(MIB), Some(8 * MIB)));
 }
