@@ -153,7 +153,7 @@ fn a_probe_that_fails_takes_the_rollback_back() {
     shop.snapshot();
     shop.write("index", "two");
     let probe = format!("grep -q two {}/index", shop.name());
-    shop.run(["rollback", "latest", "--yes", "--probe", &probe]).fails(1, []);
+    shop.run(["rollback", "latest", "--yes", "--probe", &probe, "--probe-limit", "1s"]).fails(1, ["failed"]);
     assert_eq!(shop.read("index"), "two");
 }
 

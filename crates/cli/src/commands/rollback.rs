@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
@@ -54,6 +54,10 @@ pub(crate) struct Command {
     /// A command for the shell that must succeed afterwards, or all is taken back
     #[arg(long, value_name = "COMMAND")]
     probe: Option<String>,
+
+    /// How long the probe is tried again, as a service may need a while until it answers
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
+    probe_limit: Duration,
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
@@ -70,8 +74,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         stop: command.stop.clone(),
         restart: command.restart.clone(),
         probe: command.probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
-        // As long as a service may take until it answers.
-        probe_secs: 30,
+        probe_secs: command.probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
         losses: losses(&*provider, &record, output),
     };
