@@ -22,6 +22,7 @@ pub mod journal;
 pub mod lvm;
 pub mod manage;
 pub mod mounts;
+mod parked;
 mod place;
 pub mod provider;
 pub mod record;

@@ -9,7 +9,7 @@
 //! copy that does not depend on the new file system. It is closed (mode 0000, immutable), so that a start without
 //! the volume fails visibly instead of going on with old data. It takes its room on the disk as before.
 //!
-//! Not kept: the inode flags of chattr(1). A directory that is a mount point, or has mounts below, is refused.
+//! A directory that is a mount point, or has mounts below, is refused.
 //!
 //! Does not know of snapshots.
 

@@ -122,7 +122,7 @@ fn take_away(path: &Path) -> Result<(), Error> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Ok(stat) if stat.is_dir() => remove::tree(path),
-        Ok(_) => std::fs::remove_file(path).map_err(Error::io("remove", path)),
+        Ok(_) => remove::file(path),
         Err(error) => Err(Error::io("look at", path)(error)),
     }
 }

@@ -21,17 +21,19 @@ mod switch;
 mod temporary;
 mod top;
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use self::ioctl::Subvolume;
 use self::top::{TREE, Top, id_at, is_root, place};
+use crate::attach;
 use crate::error::Error;
 use crate::id::Id;
 use crate::mounts::{self, Mount};
+use crate::place as looking;
 use crate::provider::{Abilities, Changed, Handle, Kind, Provider, Space, Step, View};
 
 /// A directory that is a btrfs subvolume.
@@ -90,16 +92,14 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
         .map_err(Error::io("open", path))
 }
 
-/// A snapshot's mount, attached nowhere. It is reached by the descriptor's name under `/proc`, which every process with
-/// the rights of this one can open.
-struct Detached {
-    path: PathBuf,
-    _mount: OwnedFd,
+/// A snapshot that is mounted to be looked at.
+struct Looked {
+    at: looking::Place,
 }
 
-impl View for Detached {
+impl View for Looked {
     fn path(&self) -> &Path {
-        &self.path
+        self.at.path()
     }
 }
 
@@ -230,6 +230,8 @@ impl Provider for Btrfs {
 
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
         let Some((id, _, found)) = self.find(handle)? else { return Ok(()) };
+        // Who looked at it and died does not stand against it.
+        looking::sweep()?;
         let nested = self.top.nested(found.id)?;
         if let Some((_, first)) = nested.first() {
             let path = self.top.named(&place(id).join(TREE).join(first));
@@ -247,9 +249,10 @@ impl Provider for Btrfs {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOATIME;
         let mount = self.top.mount(found.id, attributes)?;
-        // The dot makes it the directory, where the name alone is a symbolic link.
-        let path = PathBuf::from(format!("/proc/{}/fd/{}/.", std::process::id(), mount.as_raw_fd()));
-        Ok(Box::new(Detached { path, _mount: mount }))
+        looking::sweep()?;
+        let at = looking::Place::new()?;
+        attach::attach(&mount, CWD, at.path())?;
+        Ok(Box::new(Looked { at }))
     }
 
     fn space(&self, handle: &Handle) -> Result<Space, Error> {

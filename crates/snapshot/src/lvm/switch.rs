@@ -4,7 +4,7 @@
 //! wherever it is found, everyone can tell how far the switch has come. Nothing is removed but, in going back, a copy
 //! that never was the live volume.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,7 @@ use crate::id::Id;
 use crate::lvm::volumes::{self, Volume, Volumes};
 use crate::lvm::{LvmThin, mapper};
 use crate::mounts::{self, Mount};
+use crate::parked;
 use crate::provider::{Handle, Step};
 
 /// What all steps of one switch need to know.
@@ -24,6 +25,8 @@ struct Switch {
     old: Id,
     /// Options of the mount.
     options: String,
+    /// What is mounted upon the tree, relative to the directory.
+    mounts_upon: Vec<PathBuf>,
     /// Tags that somebody gave the volume.
     tags: Vec<String>,
 }
@@ -57,10 +60,6 @@ pub(super) fn plan(provider: &LvmThin, to: &Handle, old: Id) -> Result<Vec<Step>
     let now = mounts::mounts()?;
     let mount = mount_now(&now, &provider.directory)
         .ok_or_else(|| Error::refused(format!("{} is not mounted", provider.directory.display())))?;
-    if let Some(below) = mounts::below(&now, &provider.directory).next() {
-        let message = format!("{} is mounted below {}", below.point.display(), provider.directory.display());
-        return Err(Error::refused(message).or("unmount it for the time of the switch"));
-    }
     if let Some(other) = now.iter().find(|other| other.device == mount.device && other.id != mount.id) {
         let message = format!("{} is mounted on {}, too", provider.full(&provider.volume), other.point.display());
         return Err(Error::refused(message).or("unmount it for the time of the switch"));
@@ -72,6 +71,7 @@ pub(super) fn plan(provider: &LvmThin, to: &Handle, old: Id) -> Result<Vec<Step>
         to: to.clone(),
         old,
         options: options(mount),
+        mounts_upon: parked::upon(&now, &provider.directory, &[mount.id])?,
         tags: live.map(|live| live.foreign_tags().cloned().collect()).unwrap_or_default(),
     };
     let step = |(act, name): (Act, &str)| Step {
@@ -292,18 +292,24 @@ fn unmount(provider: &LvmThin, switch: &Switch) -> Result<(), Error> {
     if !is_mounted(provider, switch)? {
         return Ok(());
     }
-    provider.command.run("umount", &[utf8(&provider.directory)?]).map(drop)
+    parked::park(switch.old, &provider.directory, &switch.mounts_upon)?;
+    let unmounted = provider.command.run("umount", &[utf8(&provider.directory)?]);
+    if unmounted.is_err() {
+        parked::bring_back(switch.old, &provider.directory, &switch.mounts_upon)?;
+    }
+    unmounted.map(drop)
 }
 
 fn mount(provider: &LvmThin, switch: &Switch) -> Result<(), Error> {
     if is_mounted(provider, switch)? {
-        return Ok(());
+        return parked::bring_back(switch.old, &provider.directory, &switch.mounts_upon);
     }
     provider.command.run("lvchange", &["--activate", "y", &provider.full(&switch.volume)])?;
     let kind = provider.file_system.name();
     let device = mapper::device_path(&switch.group, &switch.volume);
     let arguments = ["-t", kind, "-o", &switch.options, &device, utf8(&provider.directory)?];
-    provider.command.run("mount", &arguments).map(drop)
+    provider.command.run("mount", &arguments)?;
+    parked::bring_back(switch.old, &provider.directory, &switch.mounts_upon)
 }
 
 fn utf8(directory: &Path) -> Result<&str, Error> {

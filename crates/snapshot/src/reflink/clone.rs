@@ -17,12 +17,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes};
+use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags, Statx, StatxAttributes};
 use rustix::io::Errno;
 
 use super::attributes::{Attributes, Moment, Place, look};
 use super::crew::{self, Crew};
-use super::{content, descend};
+use super::{content, descend, flags};
 use crate::error::Error;
 
 /// Whether content is shared.
@@ -89,12 +89,14 @@ pub fn tree(source: &Path, target: &Path, options: &Options) -> Result<Totals, E
         options,
         first_names: Mutex::default(),
         directories: Mutex::default(),
+        flags: Mutex::default(),
         further_names: Mutex::default(),
         totals: Mutex::default(),
     };
     crew::run(Work::Directory(PathBuf::new()), |work, crew| job.perform(work, crew))?;
     job.link()?;
     job.finish_directories()?;
+    job.set_flags()?;
     rustix::fs::syncfs(&job.target.fd).map_err(Error::io("sync the file system of", target))?;
     let mut totals = job.totals.into_inner().unwrap_or_else(PoisonError::into_inner);
     totals.left_out.sort();
@@ -124,7 +126,11 @@ pub(crate) fn one(entry: &Entry<'_>, whole: &Whole<'_>) -> Result<Option<Totals>
         FileType::RegularFile => {
             let opened = descend::file(entry.from, entry.from_name).map_err(cannot_open(source))?;
             let stat = look(Place::Open(opened.as_fd())).map_err(Error::io("look at", source))?;
-            regular(entry, whole, &opened.into(), &stat)?;
+            let opened = File::from(opened);
+            let clone = regular(entry, whole, &opened, &stat)?;
+            if let Some(kept) = flags::kept(&stat, &opened) {
+                flags::add(&clone, kept, whole.target)?;
+            }
             totals.bytes = stat.stx_size;
         }
         kind => special(entry, whole, kind, &stat)?,
@@ -148,8 +154,8 @@ pub(crate) struct Whole<'a> {
     pub(crate) content: Content,
 }
 
-/// A regular file, which is open.
-fn regular(entry: &Entry<'_>, whole: &Whole<'_>, source: &File, stat: &Statx) -> Result<(), Error> {
+/// A regular file, which is open. Gives the clone, without its flags.
+fn regular(entry: &Entry<'_>, whole: &Whole<'_>, source: &File, stat: &Statx) -> Result<File, Error> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // The final mode already if the umask allows: nobody but us can reach it yet, and it spares a transaction.
     let mode = Mode::from_raw_mode(u32::from(stat.stx_mode) & 0o777 | 0o600);
@@ -165,7 +171,8 @@ fn regular(entry: &Entry<'_>, whole: &Whole<'_>, source: &File, stat: &Statx) ->
         }
     }
     let attributes = Attributes::with(stat, Place::Open(source.as_fd())).map_err(|failed| failed.at(whole.source))?;
-    attributes.apply(Place::Open(target.as_fd())).map_err(|failed| failed.at(whole.target))
+    attributes.apply(Place::Open(target.as_fd())).map_err(|failed| failed.at(whole.target))?;
+    Ok(target)
 }
 
 /// What has no content.
@@ -263,6 +270,7 @@ struct Job<'a> {
     /// Further names and the first one.
     further_names: Mutex<Vec<(PathBuf, PathBuf)>>,
     directories: Mutex<Vec<(PathBuf, Attributes)>>,
+    flags: Mutex<Vec<(PathBuf, IFlags)>>,
     totals: Mutex<Totals>,
 }
 
@@ -311,7 +319,11 @@ impl Job<'_> {
         };
         let to = descend::directory(self.target.fd.as_fd(), &below)
             .map_err(Error::io("open", self.target.path.join(&below)))?;
-        let attributes = Attributes::read(Place::Open(from.as_fd())).map_err(|failed| failed.at(&path))?;
+        let stat = look(Place::Open(from.as_fd())).map_err(Error::io("look at", &path))?;
+        let attributes = Attributes::with(&stat, Place::Open(from.as_fd())).map_err(|failed| failed.at(&path))?;
+        if let Some(kept) = flags::kept(&stat, &from) {
+            locked(&self.flags).push((below.clone(), kept));
+        }
         locked(&self.directories).push((below.clone(), attributes));
         locked(&self.totals).directories += 1;
         let pair = Arc::new(Pair { below, from, to });
@@ -388,16 +400,18 @@ impl Job<'_> {
                 locked(&self.further_names).push((below, first.clone()));
                 return Ok(());
             }
-            names.insert(inode, below);
+            names.insert(inode, below.clone());
         }
-        let cloned = match (kind, opened) {
-            (FileType::RegularFile, Some(file)) => regular(&entry, &whole, &file, &stat),
+        let opened = match (kind, opened) {
             // The list did not tell the kind, as some file systems do.
-            (FileType::RegularFile, None) => match descend::file(entry.from, name) {
-                Ok(file) => regular(&entry, &whole, &file.into(), &stat),
-                Err(error) => Err(cannot_open(&source)(error)),
-            },
-            (kind, _) => special(&entry, &whole, kind, &stat),
+            (FileType::RegularFile, None) => {
+                Some(File::from(descend::file(entry.from, name).map_err(cannot_open(&source))?))
+            }
+            (_, opened) => opened,
+        };
+        let cloned = match &opened {
+            Some(file) => regular(&entry, &whole, file, &stat).map(drop),
+            None => special(&entry, &whole, kind, &stat),
         };
         match cloned {
             // A link or the like that vanished meanwhile.
@@ -407,6 +421,9 @@ impl Job<'_> {
                 return Ok(());
             }
             cloned => cloned?,
+        }
+        if let Some(kept) = opened.and_then(|file| flags::kept(&stat, file)) {
+            locked(&self.flags).push((below, kept));
         }
         totals.files += 1;
         totals.bytes += if kind == FileType::RegularFile { stat.stx_size } else { 0 };
@@ -442,6 +459,23 @@ impl Job<'_> {
             });
             linked.map_err(Error::io("link", target))
         })
+    }
+
+    /// In whatever order: files are opened for reading, and below what is immutable nothing but flags is changed.
+    fn set_flags(&self) -> Result<(), Error> {
+        for (below, flags) in std::mem::take(&mut *locked(&self.flags)) {
+            let target = self.target.path.join(&below);
+            let opened = match self.open_parent(&below) {
+                Ok((parent, name)) => CString::new(name.as_bytes())
+                    .map_err(|_| Errno::INVAL)
+                    .and_then(|name| descend::file(parent.as_fd(), &name)),
+                // The root itself.
+                Err(Errno::INVAL) => descend::directory(self.target.fd.as_fd(), &below),
+                Err(error) => Err(error),
+            };
+            flags::add(opened.map_err(Error::io("open", &target))?, flags, &target)?;
+        }
+        Ok(())
     }
 
     fn open_parent<'p>(&self, below: &'p Path) -> Result<(OwnedFd, &'p OsStr), Errno> {

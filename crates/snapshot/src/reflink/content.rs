@@ -40,10 +40,10 @@ fn take_nocow(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errn
 /// Copies what a file has into an empty one; holes stay holes. The length is what is found at the end, should it change
 /// meanwhile.
 pub(super) fn copy(source: &File, target: &File, buffer: &mut Vec<u8>) -> std::io::Result<()> {
-    buffer.resize(CHUNK_BYTES, 0);
     // The length first: XFS takes a file that grows for one that goes on growing, and fills its holes.
     let length = || rustix::fs::fstat(source).map(|stat| stat.st_size.cast_unsigned());
     let expected = length()?;
+    buffer.resize(usize::try_from(expected).map_or(CHUNK_BYTES, |length| length.clamp(1, CHUNK_BYTES)), 0);
     target.set_len(expected)?;
     let mut position = 0;
     loop {

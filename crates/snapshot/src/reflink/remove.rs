@@ -4,17 +4,17 @@
 //! not part of it. Two passes: everything but directories, by many threads; the directories, from the deepest up.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::{Place, look};
 use super::crew::{self, Crew};
-use super::descend;
+use super::{descend, flags};
 use crate::error::Error;
 
 /// Somebody may add a file while the tree is deleted: it is tried this often.
@@ -53,6 +53,19 @@ pub(crate) fn tree(path: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Deletes anything but a directory, also what is immutable. What does not exist is success.
+pub(crate) fn file(path: &Path) -> Result<(), Error> {
+    let removed = rustix::fs::unlink(path).or_else(|error| {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let is_cleared = error == Errno::PERM && rustix::fs::open(path, flags, Mode::empty()).is_ok_and(clear_flags);
+        if is_cleared { rustix::fs::unlink(path) } else { Err(error) }
+    });
+    match removed {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed.map_err(Error::io("remove", path)),
+    }
 }
 
 struct Job<'a> {
@@ -158,10 +171,6 @@ fn unlink(directory: BorrowedFd<'_>, name: &CStr, is_writable: &mut bool) -> Res
     }
 }
 
-/// Takes away the flags that forbid to change or delete a file; whether it had any.
-fn clear_flags(file: impl std::os::fd::AsFd) -> bool {
-    let forbidding = IFlags::IMMUTABLE | IFlags::APPEND;
-    rustix::fs::ioctl_getflags(&file).is_ok_and(|flags| {
-        flags.intersects(forbidding) && rustix::fs::ioctl_setflags(&file, flags - forbidding).is_ok()
-    })
+fn clear_flags(file: impl AsFd) -> bool {
+    flags::clear_forbidding(file).is_some()
 }

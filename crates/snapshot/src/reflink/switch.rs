@@ -14,7 +14,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -205,7 +205,7 @@ fn move_tree(from: &Path, to: &Path) -> Result<(), Error> {
 
 /// Renames, and keeps what directories are changed by it: one that gets another parent is written to. So XFS gives it a
 /// new time of modification, and its owner must be allowed to write to it (rename(2)). A crash between the calls leaves
-/// one directory with the time of the crash; never anything else.
+/// one directory with the time of the crash, or without its flag of chattr(1); never anything else.
 pub(super) fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<(), Error> {
     let directory = |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir);
     let (moved, other) = (directory(from), directory(to));
@@ -219,23 +219,32 @@ pub(super) fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<(), E
         Ok(())
     };
     let mut answer = rustix::fs::renameat_with(CWD, from, CWD, to, flags);
+    let mut forbidding = Vec::new();
+    if answer == Err(Errno::PERM) {
+        for (path, moved) in [(from, to), (to, from)] {
+            let open = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let Ok(file) = rustix::fs::open(path, open, Mode::empty()) else { continue };
+            forbidding.extend(super::flags::clear_forbidding(&file).map(|flags| (file, flags, moved)));
+        }
+        answer = rustix::fs::renameat_with(CWD, from, CWD, to, flags);
+    }
     let is_locked = answer == Err(Errno::ACCESS);
     if is_locked {
         modes(Mode::WUSR.as_raw_mode())?;
         answer = rustix::fs::renameat_with(CWD, from, CWD, to, flags);
     }
-    if let Err(error) = answer {
-        if is_locked {
-            modes(0)?;
-        }
-        return Err(Error::io("rename", from)(error));
+    if answer.is_err() && is_locked {
+        modes(0)?;
     }
     for (now, stat) in [(to, moved), (from, other)] {
-        if let Some(stat) = stat {
+        if let (Some(stat), Ok(())) = (stat, answer) {
             restore(now, &stat, is_locked)?;
         }
     }
-    Ok(())
+    for (file, flags, moved) in forbidding {
+        super::flags::add(file, flags, moved)?;
+    }
+    answer.map_err(Error::io("rename", from))
 }
 
 fn restore(directory: &Path, before: &fs::Metadata, mode_too: bool) -> Result<(), Error> {

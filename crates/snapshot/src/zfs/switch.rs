@@ -3,11 +3,14 @@
 //! Every step looks at what is there, not at what was done before: the clone carries the switch's id from its first
 //! moment, so that wherever it is found, everyone can tell how far the switch has come.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::id::Id;
 use crate::mounts;
+use crate::parked;
 use crate::provider::{Handle, Step};
 use crate::zfs::command::{Answers, Command};
 use crate::zfs::family::{self, Family, Snapshot};
@@ -30,6 +33,8 @@ struct Switch {
     legacy_options: Option<String>,
     /// Datasets directly below.
     children: Vec<String>,
+    /// What else is mounted upon the tree, relative to the directory.
+    mounts_upon: Vec<PathBuf>,
     /// Of the file systems below, those that were mounted, parents first.
     mounted: Vec<String>,
 }
@@ -91,15 +96,16 @@ pub(super) fn plan(zfs: &Zfs, to: &Snapshot, old: Id) -> Result<Vec<Step>, Error
             children.push(name);
         }
     }
-    for mount in mounts::below(&now, &zfs.directory) {
-        let is_child = mount.source.to_str().is_some_and(|source| mounted.iter().any(|name| name == source));
-        // Of a snapshot that somebody looked at; goes with the dataset's mount.
-        let is_control = mount.point.starts_with(zfs.directory.join(".zfs"));
-        if !is_child && !is_control {
-            let message = format!("{} is mounted below {}", mount.point.display(), zfs.directory.display());
-            return Err(Error::refused(message).or("unmount it for the time of the switch"));
-        }
-    }
+    let is_ours = |source: &str| source == dataset || mounted.iter().any(|name| name == source);
+    let ours = now.iter().filter(|mount| mount.source.to_str().is_some_and(is_ours)).map(|mount| mount.id);
+    let mut mounts_upon = parked::upon(&now, &zfs.directory, &ours.collect::<Vec<_>>())?;
+    // Children are mounted by their own names; what lies in the control directory is a snapshot that somebody looked
+    // at, and goes with the dataset's mount.
+    mounts_upon.retain(|path| {
+        let point = zfs.directory.join(path);
+        let mount = now.iter().find(|mount| mount.point == point);
+        !path.starts_with(".zfs") && !mount.and_then(|mount| mount.source.to_str()).is_some_and(is_ours)
+    });
     let set = zfs.command.get(&["-s", "local,received"], "all", &[dataset])?;
     let (properties, late_properties) = carried_over(&set, dataset);
     let mountpoint = set.value(dataset, "mountpoint");
@@ -118,6 +124,7 @@ pub(super) fn plan(zfs: &Zfs, to: &Snapshot, old: Id) -> Result<Vec<Step>, Error
         late_properties,
         legacy_options: is_legacy.then(|| mount.options.clone()),
         children,
+        mounts_upon,
         mounted,
     };
     let step = |(act, name): (Act, &str)| Step {
@@ -253,6 +260,9 @@ impl Switch {
     /// Unmounts the file systems below, then the dataset's own.
     fn unmount(&self, zfs: &Zfs) -> Result<(), Error> {
         let now = zfs.command.mounted(&self.dataset)?;
+        if now.contains(&self.dataset) {
+            parked::park(self.old, &zfs.directory, &self.mounts_upon)?;
+        }
         // Parents are listed first.
         for name in now.iter().rev() {
             let unmounted = match &self.legacy_options {
@@ -282,7 +292,7 @@ impl Switch {
                 _ => zfs.command.run(&["mount", name])?,
             };
         }
-        Ok(())
+        parked::bring_back(self.old, &zfs.directory, &self.mounts_upon)
     }
 
     /// The dataset becomes a shell, and what it holds a snapshot of its own. The snapshot comes last, as until then

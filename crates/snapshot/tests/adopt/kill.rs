@@ -55,78 +55,74 @@ enum Then {
     Settle,
 }
 
-fn nothing_is_lost(test: &str, then: Then) {
+fn go_on(site: &Site, then: Then, when: &str) -> Option<Ended> {
+    let job = unfinished(site)?;
+    let lock = site.lock();
+    let ended = match then {
+        Then::Finish => job.finish(&lock, &site.commands, &mut |_| {}).map(|()| Ended::Finished),
+        Then::Settle => job.settle(&lock, &site.commands, &mut |_| {}),
+    };
+    Some(ended.unwrap_or_else(|error| panic!("{when}: {error}")))
+}
+
+/// Gives how often it was put back, and how often it was finished.
+fn moves(test: &str, goes_back: bool, then: Then) -> Option<(u32, u32)> {
     if be_the_child() {
-        return;
+        return None;
     }
     let disk = ext4();
     let site = Site::new(&disk);
-    let commands = &site.commands;
-    let go_on = |job: Job, when: &str| {
-        let lock = site.lock();
-        let ended = match then {
-            Then::Finish => job.finish(&lock, commands, &mut |_| {}).map(|()| Ended::Finished),
-            Then::Settle => job.settle(&lock, commands, &mut |_| {}),
-        };
-        ended.unwrap_or_else(|error| panic!("{when}: {error}"))
-    };
+    if goes_back {
+        site.adopt().unwrap();
+    }
     let (mut reverted, mut finished) = (0, 0);
     for at in 0.. {
         shell(&site.directory(), &format!("echo {at} >> counted; echo {at} > made-{at}; touch -d 2003-03-03 ."));
         let before = site.describe();
-        let died = moves_and_dies(test, &site.root, false, at);
-        let when = format!("killed before step {at} of moving");
-        let ended = unfinished(&site).map(|job| go_on(job, &when));
+        let died = moves_and_dies(test, &site.root, goes_back, at);
+        let when = format!("killed before step {at}");
+        let ended = go_on(&site, then, &when);
         assert_same(&site.describe(), &before);
-        shell(&site.directory(), "echo writable > file; rm file; touch -d 2003-03-03 .");
-        if ended == Some(Ended::Reverted) {
-            site.assert_without_volume(&when);
-            reverted += 1;
-        } else {
-            site.assert_with_volume(&when);
-            finished += 1;
-            site.go_back().unwrap();
-            assert_same(&site.describe(), &before);
+        shell(&site.directory(), "echo writable > file; rm file");
+        let is_reverted = ended == Some(Ended::Reverted);
+        match goes_back == is_reverted {
+            true => site.assert_with_volume(&when),
+            false => site.assert_without_volume(&when),
+        }
+        reverted += u32::from(is_reverted);
+        finished += u32::from(!is_reverted);
+        match goes_back {
+            _ if is_reverted => {}
+            true => site.adopt().unwrap(),
+            false => site.go_back().unwrap(),
         }
         if !died {
             break;
         }
     }
-    let all = (reverted, finished);
-    assert!(if then == Then::Finish { all == (0, 15) } else { all == (10, 5) }, "{all:?}");
-
-    site.adopt().unwrap();
-    let (mut reverted, mut finished) = (0, 0);
-    for at in 0.. {
-        shell(&site.directory(), &format!("echo {at} >> counted; touch -d 2004-04-04 ."));
-        let before = site.describe();
-        let died = moves_and_dies(test, &site.root, true, at);
-        let when = format!("killed before step {at} of moving back");
-        let ended = unfinished(&site).map(|job| go_on(job, &when));
-        assert_same(&site.describe(), &before);
-        shell(&site.directory(), "echo writable > file; rm file; touch -d 2004-04-04 .");
-        if ended == Some(Ended::Reverted) {
-            site.assert_with_volume(&when);
-            reverted += 1;
-        } else {
-            site.assert_without_volume(&when);
-            finished += 1;
-            site.adopt().unwrap();
-        }
-        if !died {
-            break;
-        }
-    }
-    let all = (reverted, finished);
-    assert!(if then == Then::Finish { all == (0, 13) } else { all == (8, 5) }, "{all:?}");
+    Some((reverted, finished))
 }
 
 #[test]
-fn what_was_killed_is_finished_and_nothing_is_lost() {
-    nothing_is_lost("kill::what_was_killed_is_finished_and_nothing_is_lost", Then::Finish);
+fn a_move_that_was_killed_is_finished() {
+    let ended = moves("kill::a_move_that_was_killed_is_finished", false, Then::Finish);
+    assert!(ended.is_none_or(|ended| ended == (0, 15)), "{ended:?}");
 }
 
 #[test]
-fn what_was_killed_is_put_back_or_finished_and_nothing_is_lost() {
-    nothing_is_lost("kill::what_was_killed_is_put_back_or_finished_and_nothing_is_lost", Then::Settle);
+fn a_move_that_was_killed_is_put_back_before_the_switch() {
+    let ended = moves("kill::a_move_that_was_killed_is_put_back_before_the_switch", false, Then::Settle);
+    assert!(ended.is_none_or(|ended| ended == (10, 5)), "{ended:?}");
+}
+
+#[test]
+fn a_move_back_that_was_killed_is_finished() {
+    let ended = moves("kill::a_move_back_that_was_killed_is_finished", true, Then::Finish);
+    assert!(ended.is_none_or(|ended| ended == (0, 13)), "{ended:?}");
+}
+
+#[test]
+fn a_move_back_that_was_killed_is_put_back_before_the_switch() {
+    let ended = moves("kill::a_move_back_that_was_killed_is_put_back_before_the_switch", true, Then::Settle);
+    assert!(ended.is_none_or(|ended| ended == (8, 5)), "{ended:?}");
 }

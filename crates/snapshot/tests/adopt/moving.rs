@@ -55,22 +55,19 @@ fn a_directory_is_moved_onto_a_volume_and_back() {
 #[test]
 fn a_directory_is_moved_and_back_where_mounts_are_shared_as_systemd_has_it() {
     let disk = ext4();
-    run(Command::new("mount").arg("--make-rshared").arg(disk.path()));
-    // A namespace that gets what is mounted here, as services with one of their own do.
-    let mut other = Command::new("unshare").args(["--mount", "--propagation", "slave", "sleep", "60"]).spawn().unwrap();
     let site = Site::new(&disk);
+    // A peer that gets what is mounted in the other, as the namespaces of services do.
+    shell(&site.root, "mount --make-rshared .; mkdir peer; mount --bind srv peer");
     let before = site.describe();
-    let moved = site.adopt();
-    let seen = std::fs::read(format!("/proc/{}/mountinfo", other.id())).unwrap();
-    let back = site.go_back();
-    other.kill().unwrap();
-    other.wait().unwrap();
-    moved.unwrap();
-    back.unwrap();
-    let seen = snapshot::mounts::parse(&seen).unwrap();
-    let seen: Vec<_> = seen.iter().filter(|mount| mount.point == site.directory()).map(|mount| &mount.kind).collect();
-    assert_eq!(seen, ["btrfs"], "others see the volume, too");
+    site.adopt().unwrap();
+    assert_same(&describe(&site.root.join("peer/my shop")), &before);
+    let mounts = snapshot::mounts::mounts().unwrap();
+    let peer = mounts.iter().find(|mount| mount.point == site.root.join("peer/my shop")).unwrap();
+    assert_eq!(peer.kind, "btrfs", "the peer shows the volume, too");
+    site.go_back().unwrap();
     assert_same(&site.describe(), &before);
+    assert_eq!(site.mounts(), [site.root.join("peer")]);
+    shell(&site.root, "umount peer");
     site.assert_without_volume("after it was moved back");
 }
 
@@ -139,14 +136,18 @@ fn a_directory_in_use_is_put_back_as_it_was() {
 fn a_directory_that_is_mounted_elsewhere_too_is_put_back_as_it_was() {
     let disk = ext4();
     let site = Site::new(&disk);
-    shell(&site.root, "mkdir container; mount --bind 'srv/my shop/deep' container");
-    let refused = site.adopt().unwrap_err();
-    shell(&site.root, "umount container");
-    assert!(
-        refused.to_string().contains("is also mounted at") && refused.to_string().contains("container"),
-        "{refused}"
-    );
-    site.assert_without_volume("after it was refused");
+    for (what, shown) in [("srv/my shop/deep", "container"), ("srv/my shop", "container"), ("srv", "container/my shop")]
+    {
+        shell(
+            &site.root,
+            &format!("mkdir -p container; mount --bind '{what}' container; mount --make-private container"),
+        );
+        let refused = site.adopt().unwrap_err().to_string();
+        shell(&site.root, "umount container");
+        let wanted = format!("is also to be seen at {}, which", site.root.join(shown).display());
+        assert!(refused.contains(&wanted), "{what}: {refused}");
+        site.assert_without_volume("after it was refused");
+    }
 }
 
 #[test]

@@ -53,6 +53,10 @@ impl Fixture for Volume {
     fn open_other(&self) -> Option<Box<dyn Provider>> {
         Some(provider(&self.other))
     }
+
+    fn apart(&self) -> Vec<PathBuf> {
+        ["mounted", "data of others/mounted"].map(PathBuf::from).to_vec()
+    }
 }
 
 #[test]
@@ -67,6 +71,13 @@ fn a_thin_volume_keeps_the_promises_in_a_guest() {
     run("lvcreate", ["--quiet", "--size", "800M", "--thinpool", "group/pool"]);
     let (directory, other) = (volume("shop"), volume("other"));
     assert_eq!(provider(&directory).kind(), Kind::LvmThin);
-    conformance(&Volume { directory, other });
+    let shop = Volume { directory, other };
+    for path in shop.apart() {
+        let point = shop.directory.join(&path);
+        std::fs::create_dir_all(&point).unwrap();
+        run("mount", ["-t", "tmpfs", "none", point.to_str().unwrap()]);
+        std::fs::write(point.join("stays"), path.to_str().unwrap()).unwrap();
+    }
+    conformance(&shop);
     host::report("\nthe promises are kept\n");
 }

@@ -11,6 +11,7 @@ use snapshot::mounts::mounts;
 use snapshot::provider::{Handle, Provider};
 use snapshot::runner::System;
 
+use crate::storage::run;
 use crate::suite::{Fixture, conformance};
 
 use pool::{POOL, Pool};
@@ -41,7 +42,7 @@ impl Fixture for Dataset {
     }
 
     fn apart(&self) -> Vec<PathBuf> {
-        vec![PathBuf::from("nested")]
+        ["nested", "mounted", "nested/mounted"].map(PathBuf::from).to_vec()
     }
 }
 
@@ -49,7 +50,15 @@ impl Fixture for Dataset {
 fn a_dataset_keeps_the_promises() {
     let pool = Pool::new();
     let (directory, other) = (pool.dataset("shop"), pool.dataset("other"));
-    let nested = pool.dataset("shop/nested");
-    std::fs::write(nested.join("stays"), "nested").unwrap();
-    conformance(&Dataset { directory, other, _pool: pool });
+    pool.dataset("shop/nested");
+    let shop = Dataset { directory, other, _pool: pool };
+    for name in ["mounted", "nested/mounted"] {
+        let point = shop.directory.join(name);
+        std::fs::create_dir(&point).unwrap();
+        run("mount", ["-t", "tmpfs", "none", point.to_str().unwrap()]);
+    }
+    for path in shop.apart() {
+        std::fs::write(shop.directory.join(&path).join("stays"), path.to_str().unwrap()).unwrap();
+    }
+    conformance(&shop);
 }

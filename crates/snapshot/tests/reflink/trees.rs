@@ -88,3 +88,27 @@ fn paths_longer_than_the_kernel_takes_are_cloned() {
     };
     assert_eq!(sums("copy"), sums("tree"));
 }
+
+#[test]
+fn flags_of_chattr_are_cloned_and_do_not_stop_a_rollback_or_the_removal() {
+    use snapshot::provider::Provider as _;
+    let disk = Disk::xfs();
+    let tree = disk.path().join("tree");
+    let flags = || shell(&tree, "lsattr -d . f d d/g l | cut -c 1-22");
+    shell(
+        &disk.path(),
+        "mkdir -p tree/d; cd tree; echo f > f; echo g > d/g; echo l > l; ln l d/l; chattr +i f d/g l; chattr +a d; chattr +d .",
+    );
+    let before = (describe(&tree), flags());
+    assert!(before.1.contains('i') && before.1.contains('a'), "{}", before.1);
+    let provider = snapshot::reflink::provider::Reflink::open(&tree).unwrap();
+    let to = provider.create(snapshot::id::Id::random()).unwrap();
+    shell(&tree, "chattr -i f; chattr -a d; rm f; chattr +i .");
+    let old = snapshot::id::Id::random();
+    provider.plan_switch(&to, old).unwrap().iter().for_each(|step| provider.perform(step).unwrap());
+    assert_eq!(flags(), before.1);
+    assert_same(&describe(&tree), &before.0);
+    let (_, kept) = provider.list().unwrap().remove(0);
+    provider.delete(&kept).unwrap();
+    assert_eq!(provider.list().unwrap(), []);
+}

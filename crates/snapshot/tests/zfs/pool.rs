@@ -74,7 +74,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // Also what a test left mounted elsewhere.
         for mount in mounts::mounts().unwrap_or_default().iter().rev() {
-            if mount.source.to_str().is_some_and(|source| source.starts_with(POOL)) {
+            if mount.point.starts_with(self.directory.path()) {
                 let _ = rustix::mount::unmount(&mount.point, rustix::mount::UnmountFlags::DETACH);
             }
         }

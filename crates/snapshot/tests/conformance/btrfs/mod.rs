@@ -32,6 +32,21 @@ impl Subvolume {
         Subvolume { image, directory: top.join("shop"), other: top.join("other"), apart: Vec::new() }
     }
 
+    /// A subvolume in one that is mounted, as in a root file system: neither it nor its snapshots can be reached by any
+    /// path from the top level.
+    fn in_another_subvolume() -> Subvolume {
+        let image = Image::new("2G", &["mkfs.btrfs", "-q"]);
+        let top = image.mount("top", "");
+        make_subvolume(&top.join("@"));
+        rustix::mount::unmount(&top, rustix::mount::UnmountFlags::empty()).unwrap();
+        let root = image.mount("root", "subvol=@");
+        std::fs::create_dir_all(root.join("srv/www")).unwrap();
+        let (directory, other) = (root.join("srv/www/shop"), root.join("srv/other"));
+        make_subvolume(&directory);
+        make_subvolume(&other);
+        Subvolume { image, directory, other, apart: Vec::new() }
+    }
+
     /// A subvolume that is mounted, also a second time, and a directory of it at a third place; of a parent that is not
     /// mounted.
     fn of_its_own_mount(propagation: &str) -> Subvolume {
@@ -138,4 +153,9 @@ fn roll_back(provider: &dyn Provider, to: &Handle) -> Handle {
     provider.plan_switch(to, old).unwrap().iter().for_each(|step| provider.perform(step).unwrap());
     let kept = provider.list().unwrap().into_iter().find(|(id, _)| *id == old);
     kept.expect("the old tree is kept").1
+}
+
+#[test]
+fn a_subvolume_in_another_one_with_others_in_it_keeps_the_promises() {
+    conformance(&Subvolume::in_another_subvolume().furnished());
 }

@@ -45,6 +45,9 @@ fn what_is_mounted_or_holds_other_subvolumes_is_not_deleted() {
     let error = provider.delete(&handle).unwrap_err().to_string();
     assert!(error.contains("is mounted at") && error.contains("elsewhere"), "{error}");
     rustix::mount::unmount(&elsewhere, rustix::mount::UnmountFlags::empty()).unwrap();
+    let view = provider.view(&handle).unwrap();
+    provider.delete(&handle).expect_err("somebody looks at it");
+    drop(view);
     let kept = roll_back(&*provider, &handle);
     let old = provider.list().unwrap().into_iter().find(|(_, handle)| *handle == kept).unwrap().0;
     make_subvolume(&shop.image.place("top").join(format!(".snapback/{old}/tree/made later")));
@@ -202,4 +205,19 @@ fn a_swap_file_in_use_is_named_as_what_forbids_a_snapshot() {
     let error = error.unwrap_err();
     assert!(error.to_string().starts_with("a swap file is in use in "), "{error}");
     assert_eq!(shop.open().list().unwrap(), []);
+}
+
+#[test]
+fn a_view_whose_process_was_killed_does_not_keep_a_snapshot() {
+    let shop = Subvolume::in_the_mounted_top_level();
+    let provider = shop.open();
+    let handle = provider.create(Id::random()).unwrap();
+    let is_seen = forked(|| {
+        let view = provider.view(&handle).unwrap();
+        assert!(view.path().join(".").exists());
+        // As if it were killed: nothing is dropped.
+        std::mem::forget(view);
+    });
+    assert!(is_seen);
+    provider.delete(&handle).unwrap();
 }
