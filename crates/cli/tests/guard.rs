@@ -101,10 +101,19 @@ fn a_signal_that_ends_the_command_is_told_as_shells_do() {
 #[test]
 fn a_check_that_fails_or_hangs_rolls_back() {
     let shop = Shop::new();
-    run(&shop, &["--yes", "--check", "grep -q one $SHOP/index"], BREAKS).fails(1, ["failed with 1", "is back"]);
+    run(&shop, &["--yes", "--check", "grep -q one $SHOP/index", "--check-limit", "1s"], BREAKS)
+        .fails(1, ["failed with 1", "is back"]);
     assert_eq!(shop.read("index"), "one");
     run(&shop, &["--yes", "--check", "sleep 60", "--check-limit", "1s"], BREAKS).fails(1, ["did not end", "is back"]);
     assert_eq!(shop.read("index"), "one");
+}
+
+#[test]
+fn a_check_may_need_a_while() {
+    let shop = Shop::new();
+    let check = "test -e $SHOP/seen || { touch $SHOP/seen; false; }";
+    run(&shop, &["--yes", "--check", check], BREAKS).succeeds();
+    assert_eq!(shop.read("index"), "broken\n");
 }
 
 #[test]

@@ -92,6 +92,18 @@ fn expire_deletes_what_has_had_its_time_and_was_not_held() {
 }
 
 #[test]
+fn a_snapshot_that_went_with_its_file_system_can_only_be_forgotten() {
+    let shop = Shop::new();
+    let id = shop.snapshot();
+    shop.run(["snapshot", "delete", &id, "--forget"]).fails(1, ["is still there", "try: delete it"]);
+    rustix::mount::unmount(shop.directory().parent().unwrap(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    shop.run(["snapshot", "delete", &id]).fails(1, []);
+    let forgotten = shop.run(["snapshot", "delete", &id, "--forget", "--json"]).succeeds();
+    assert_eq!(forgotten.json()[0]["deleted"][0], id);
+    assert!(shop.list().is_empty());
+}
+
+#[test]
 fn a_rollback_says_what_is_lost_and_who_is_concerned_and_can_be_undone() {
     let shop = Shop::new();
     shop.write("gone", "soon");
@@ -153,7 +165,7 @@ fn a_probe_that_fails_takes_the_rollback_back() {
     shop.snapshot();
     shop.write("index", "two");
     let probe = format!("grep -q two {}/index", shop.name());
-    shop.run(["rollback", "latest", "--yes", "--probe", &probe, "--probe-for", "0s"]).fails(1, []);
+    shop.run(["rollback", "latest", "--yes", "--probe", &probe, "--probe-limit", "1s"]).fails(1, ["failed"]);
     assert_eq!(shop.read("index"), "two");
 }
 

@@ -55,9 +55,9 @@ pub(crate) struct Command {
     #[arg(long, value_name = "COMMAND")]
     probe: Option<String>,
 
-    /// For how long it is tried until it does
+    /// How long the probe is tried again, as a service may need a while until it answers
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
-    probe_for: Duration,
+    probe_limit: Duration,
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
@@ -74,7 +74,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         stop: command.stop.clone(),
         restart: command.restart.clone(),
         probe: command.probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
-        probe_secs: command.probe_for.as_secs(),
+        probe_secs: command.probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
         losses: losses(&*provider, &record, output),
     };

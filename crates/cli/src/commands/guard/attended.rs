@@ -24,6 +24,9 @@ use crate::snapshots::{Session, provider_of};
 /// How often the countdown is drawn, and somebody's decision looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// Between two tries of a check.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+
 /// A guard that runs in the foreground.
 struct Attended<'a> {
     command: &'a Command,
@@ -128,29 +131,21 @@ impl Attended<'_> {
         Ok(if code == 0 && !is_well { Code::Failed.into() } else { ExitCode::from(code) })
     }
 
-    /// Whether the check succeeds; without one, it does.
+    /// Whether the check succeeds within its time; without one, it does.
     fn check(&self) -> Result<bool> {
         let Some(check) = &self.command.check else { return Ok(true) };
-        let mut shell = std::process::Command::new("/bin/sh");
-        shell.arg("-c").arg(check).stdin(Stdio::null()).stdout(std::io::stderr());
-        // A group of its own, so that all of it can be ended.
-        let mut child = shell.process_group(0).spawn().context("cannot start /bin/sh")?;
         let until = Instant::now() + self.command.check_limit;
         let how = loop {
-            match child.try_wait()? {
-                Some(status) if status.success() => break "passed".to_owned(),
-                Some(status) => break format!("failed with {}", exit_code(status)),
-                None if Instant::now() >= until => {
-                    let group = rustix::process::Pid::from_child(&child);
-                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-                    child.wait()?;
-                    break format!("did not end within {}", human::duration(self.command.check_limit));
-                }
-                None => std::thread::sleep(Duration::from_millis(10)),
+            match try_check(check, until)? {
+                Some(status) if status.success() => break None,
+                // What was started needs a while until it answers.
+                Some(_) if Instant::now() + CHECK_EVERY < until => std::thread::sleep(CHECK_EVERY),
+                Some(status) => break Some(format!("failed with {}", exit_code(status))),
+                None => break Some(format!("did not end within {}", human::duration(self.command.check_limit))),
             }
         };
-        self.output.message(format_args!("check {check:?} {how}"));
-        Ok(how == "passed")
+        self.output.message(format_args!("check {check:?} {}", how.as_deref().unwrap_or("passed")));
+        Ok(how.is_none())
     }
 
     /// The command or the check failed: back, if somebody says so.
@@ -232,6 +227,26 @@ impl Attended<'_> {
                 self.output.error(&format!("{directory} could not be taken back: {message}"), Some(&format!("snapback rollback {id}")), 1);
             }
         }
+    }
+}
+
+/// Runs a check to its end; nothing if its time is over before.
+fn try_check(check: &str, until: Instant) -> Result<Option<ExitStatus>> {
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.arg("-c").arg(check).stdin(Stdio::null()).stdout(std::io::stderr());
+    // A group of its own, so that all of it can be ended.
+    let mut child = shell.process_group(0).spawn().context("cannot start /bin/sh")?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= until {
+            let group = rustix::process::Pid::from_child(&child);
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) struct Command {
     #[arg(long, value_name = "COMMAND")]
     check: Option<String>,
 
-    /// How long the check may take
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    /// How long the check is tried again, as a service may need a while until it answers
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     check_limit: Duration,
 
     /// How long the snapshot is kept if all goes well
