@@ -19,6 +19,7 @@ use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, printable};
+use crate::signals;
 use crate::snapshots::{self, Session};
 
 /// Take a directory back to a snapshot, live and mounted, as a whole.
@@ -138,6 +139,8 @@ fn perform(
     lock: &snapshot::state::Lock,
     session: &Session<'_>,
 ) -> Result<ExitCode> {
+    // It takes a second, and is better finished than left to its journal; a second signal ends it all the same.
+    signals::watch();
     let output = session.output;
     let (begun, to, directory) = (Instant::now(), plan.to, printable(&plan.directory));
     let mut observe = |what: &str| output.detail(what);
