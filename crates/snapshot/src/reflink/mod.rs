@@ -9,6 +9,7 @@ mod content;
 pub(crate) mod crew;
 pub mod descend;
 mod entries;
+mod entry;
 mod flags;
 pub mod provider;
 pub(crate) mod remove;
