@@ -16,8 +16,8 @@ use rustix::fs::RenameFlags;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{Attributes, Place};
+use super::rename::rename;
 use super::store;
-use super::switch::rename;
 use crate::error::Error;
 
 /// A directory that stays, and the same one in the clone.

@@ -13,6 +13,7 @@ mod entry;
 mod flags;
 pub mod provider;
 pub(crate) mod remove;
+mod rename;
 mod space;
 mod store;
 mod switch;
