@@ -16,6 +16,8 @@
 mod held;
 mod job;
 mod loop_device;
+mod perform;
+mod run;
 mod step;
 mod transfer;
 mod unit;
@@ -24,7 +26,8 @@ mod volume;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use job::{CHANGE, Ended, Job, Observe};
+pub use job::{CHANGE, Job};
+pub use run::{Ended, Observe};
 pub use step::Step;
 pub use transfer::Amount;
 pub use unit::{fstab_line, is_systemd, name as unit_name, usual_directory as usual_units};
