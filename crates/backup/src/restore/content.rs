@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use crate::attributes::{Before, Entry, Moment, Stat};
 use crate::restore::existing::differing;
 use crate::restore::file::{File, FileState, Plain};
+use crate::restore::linking;
 use crate::restore::place::Place;
 use crate::restore::remove::clear;
 use crate::restore::run::{Run, add};
@@ -71,7 +72,7 @@ impl Batch {
         }
         let failed = |error: &dyn std::fmt::Display, place: Place| {
             // Another name of it will say the same.
-            run.links.forget(run, &place, &node);
+            linking::forget(run, &place, &node);
             run.error(&place.path(), error);
             run.finish_directory(place.directory);
         };
@@ -92,7 +93,7 @@ impl Batch {
             Existing::Nothing => (FileState::New, None),
             Existing::Differs(before, differs) => (FileState::Existing(before), Some(differs)),
             Existing::Leave => {
-                run.links.forget(run, &place, &node);
+                linking::forget(run, &place, &node);
                 add(&run.counts.files_unchanged, 1);
                 run.options.progress.bytes_done(node.size);
                 return run.finish_directory(place.directory);

@@ -1,19 +1,11 @@
-//! Files with several names: restored under the first one, the others are linked to it once it is there.
+//! Files with several names: which was the first one, and which wait to be linked to it.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
-use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use repository::tree::{Node, NodeKind, Timestamp};
-use rustix::fs::{AtFlags, linkat};
-use rustix::io::Errno;
 
-use crate::attributes::{Entry, Stat};
 use crate::restore::place::Place;
-use crate::restore::remove::clear;
-use crate::restore::run::{Run, add};
-use crate::restore::should_leave;
 
 #[derive(Default)]
 pub(super) struct Links {
@@ -34,60 +26,60 @@ struct FirstName {
     others: u64,
 }
 
-struct Link {
-    first: Place,
-    place: Place,
-    mtime: Timestamp,
+/// A name that waits.
+pub(super) struct Link {
+    /// The name under which the file is restored.
+    pub(super) first: Place,
+    pub(super) place: Place,
+    pub(super) mtime: Timestamp,
+}
+
+/// What a name is.
+pub(super) enum Name {
+    /// The first one of its file, or the only one.
+    First,
+    /// A further one, which now waits. After the last one, the first one's place is let go.
+    Further(Option<Place>),
 }
 
 impl Links {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while the links are held")
     }
 
-    /// Whether this is a further name of a file that is restored under its first one. Remembers first names.
-    pub(super) fn is_further_name(&self, run: &Run<'_>, place: &Place, node: &Node) -> bool {
+    /// Which name of its file this is. Remembers first ones.
+    pub(super) fn meet(&self, place: &Place, node: &Node) -> Name {
         if node.links < 2 || node.inode == 0 {
-            return false;
+            return Name::First;
         }
         let key = (node.device_id, node.inode);
         let mut state = self.lock();
         let Some(first) = state.first_names.get_mut(&key) else {
-            state
-                .first_names
-                .insert(key, FirstName { place: place.clone(), kind: node.kind.clone(), others: node.links - 1 });
-            return false;
+            let first = FirstName { place: place.clone(), kind: node.kind.clone(), others: node.links - 1 };
+            state.first_names.insert(key, first);
+            return Name::First;
         };
         // A link and a file are never one inode; whoever says so would have the one stand in for the other.
         if first.kind != node.kind {
-            return false;
+            return Name::First;
         }
         first.others = first.others.saturating_sub(1);
         let is_last = first.others == 0;
         let link = Link { first: first.place.clone(), place: place.clone(), mtime: node.mtime };
         state.waiting.push(link);
         let known = if is_last { state.first_names.remove(&key) } else { None };
-        drop(state);
-        if let Some(FirstName { place, .. }) = known {
-            run.finish_directory(place.directory);
-        }
-        true
+        Name::Further(known.map(|first| first.place))
     }
 
-    /// The first name does not become what the backup has, so the next one is to be restored by itself.
-    pub(super) fn forget(&self, run: &Run<'_>, place: &Place, node: &Node) {
+    /// The first name does not become what the backup has, so the next one is to be restored by itself. Gives the place
+    /// that is let go.
+    pub(super) fn forget(&self, place: &Place, node: &Node) -> Option<Place> {
         let mut state = self.lock();
         let key = (node.device_id, node.inode);
-        let is_first = |known: &FirstName| {
-            std::sync::Arc::ptr_eq(&known.place.directory, &place.directory) && known.place.name == place.name
-        };
-        if node.links >= 2 && state.first_names.get(&key).is_some_and(is_first) {
-            let known = state.first_names.remove(&key);
-            drop(state);
-            if let Some(FirstName { place, .. }) = known {
-                run.finish_directory(place.directory);
-            }
-        }
+        let is_first =
+            |known: &FirstName| Arc::ptr_eq(&known.place.directory, &place.directory) && known.place.name == place.name;
+        let is_known = node.links >= 2 && state.first_names.get(&key).is_some_and(is_first);
+        if is_known { state.first_names.remove(&key).map(|first| first.place) } else { None }
     }
 
     /// How many names wait.
@@ -95,52 +87,13 @@ impl Links {
         self.lock().waiting.len()
     }
 
-    /// Makes the further names met so far. All first ones must be there.
-    pub(super) fn make(&self, run: &Run<'_>) {
-        let waiting = std::mem::take(&mut self.lock().waiting);
-        for Link { first, place, mtime } in waiting {
-            if !run.options.dry_run && !run.options.progress.is_cancelled() {
-                match link(run, &first, &place, mtime) {
-                    Ok(made) => add(&run.counts.others, u64::from(made)),
-                    Err(error) => {
-                        let first = first.path();
-                        run.error(&place.path(), &format_args!("cannot link it to {}: {error}", first.display()));
-                    }
-                }
-            }
-            run.finish_directory(first.directory);
-            run.finish_directory(place.directory);
-        }
+    /// The names that wait.
+    pub(super) fn take_waiting(&self) -> Vec<Link> {
+        std::mem::take(&mut self.lock().waiting)
     }
 
-    /// Makes the last ones, and lets go of the directories of names whose others lie outside of the backup.
-    pub(super) fn end(&self, run: &Run<'_>) {
-        self.make(run);
-        let first_names = std::mem::take(&mut self.lock().first_names);
-        for first in first_names.into_values() {
-            run.finish_directory(first.place.directory);
-        }
+    /// The places of first names whose others lie outside of the backup.
+    pub(super) fn take_first_names(&self) -> Vec<Place> {
+        std::mem::take(&mut self.lock().first_names).into_values().map(|first| first.place).collect()
     }
-}
-
-/// Gives whether there is a link to the first name now.
-fn link(run: &Run<'_>, first: &Place, place: &Place, mtime: Timestamp) -> Result<bool, Errno> {
-    let (from, to) = (first.directory.open()?, place.directory.open()?);
-    let make = || linkat(&from, &*first.name, &to, &*place.name, AtFlags::empty());
-    match make() {
-        Err(Errno::EXIST) => {}
-        made => return made.map(|()| true),
-    }
-    let is = Stat::at(Entry { dir: to.as_fd(), name: &place.name, dir_path: Path::new("") });
-    let should = Stat::at(Entry { dir: from.as_fd(), name: &first.name, dir_path: Path::new("") });
-    if let (Ok(is), Ok(should)) = (is, should) {
-        if (is.device, is.inode) == (should.device, should.inode) {
-            return Ok(true);
-        }
-        if should_leave(run.options.overwrite, &is, mtime) {
-            return Ok(false);
-        }
-    }
-    clear(&to, &place.name, !run.options.delete.is_empty())?;
-    make().map(|()| true)
 }

@@ -8,6 +8,7 @@ mod content;
 mod existing;
 mod file;
 mod handle;
+mod linking;
 mod links;
 mod pace;
 mod place;
@@ -111,7 +112,7 @@ pub fn restore(
     let root = run.open_target(target)?;
     Walk::new(&run).backup(tree, &root)?;
     run.finish_directory(root);
-    run.links.end(&run);
+    linking::end(&run);
     if options.progress.is_cancelled() {
         return Err(Error::Cancelled);
     }

@@ -17,6 +17,7 @@ use crate::attributes::{AttributeError, Before, Entry, Stat, create, link_target
 use crate::patterns::Patterns;
 use crate::restore::content::Batch;
 use crate::restore::handle::Handle;
+use crate::restore::linking;
 use crate::restore::place::{Above, Directory, Place, has_default_acl, make_directory, open_directory};
 use crate::restore::remove::{clear, is_directory, names, open_accessible, refuse_mount, remove_all, remove_if_empty};
 use crate::restore::run::{Run, add};
@@ -69,7 +70,7 @@ impl<'a> Walk<'a> {
     /// Restores what was gathered.
     fn flush(&mut self) -> Result<(), Error> {
         std::mem::take(&mut self.batch).restore(self.run)?;
-        self.run.links.make(self.run);
+        linking::make(self.run);
         Ok(())
     }
 
@@ -231,7 +232,7 @@ impl<'a> Walk<'a> {
         add(&self.run.counts.bytes_total, node.size);
         self.run.options.progress.found(1, node.size);
         let place = Place { directory: Arc::clone(directory), name: node.name.clone() };
-        if self.run.links.is_further_name(self.run, &place, &node) {
+        if linking::is_further_name(self.run, &place, &node) {
             // Its bytes come with its first name.
             self.run.options.progress.bytes_done(node.size);
             return;
@@ -245,7 +246,7 @@ impl<'a> Walk<'a> {
             add(&self.run.counts.others, u64::from(self.run.options.dry_run));
             return;
         }
-        if self.run.links.is_further_name(self.run, &place, &node) {
+        if linking::is_further_name(self.run, &place, &node) {
             return;
         }
         match self.make_other(&place, &node) {
@@ -253,9 +254,9 @@ impl<'a> Walk<'a> {
                 add(&self.run.counts.others, 1);
                 self.run.finish_file(&place, &node, None, &before);
             }
-            Ok(None) => self.run.links.forget(self.run, &place, &node),
+            Ok(None) => linking::forget(self.run, &place, &node),
             Err(error) => {
-                self.run.links.forget(self.run, &place, &node);
+                linking::forget(self.run, &place, &node);
                 self.run.error(&place.path(), &format_args!("cannot {}: {}", error.action, error.source));
             }
         }
