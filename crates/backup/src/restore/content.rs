@@ -4,13 +4,14 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crossbeam_channel::{Receiver, Sender};
 use repository::blob::BlobKind;
 use repository::hash::sha256_many;
 use repository::id::Id;
 use repository::index::Location;
 use repository::storage::{FileKind, StoredFile};
 use repository::tree::Node;
-use repository::{Error, Unpacking, wrong_hash};
+use repository::{Error, Unpacking, direct, wrong_hash};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
@@ -36,8 +37,15 @@ const MAX_SPAN: u64 = 2 << 20;
 const MAX_SPAN_PLAIN: u64 = 4 << 20;
 /// Unwanted bytes between two pieces that are read along rather than asked for again.
 const MAX_GAP: u64 = 128 << 10;
-/// Threads beside one for each core, as some always wait for the disk.
-const WAITING: usize = 4;
+/// Threads beside one for each core, as some may wait to read.
+const WAITING: usize = 1;
+
+/// Threads that write large pieces, at the most.
+const MAX_WRITERS: usize = 4;
+/// Large pieces that wait for them, at the most.
+const MAX_DELIVERIES: usize = 2;
+/// Their buffers are used again up to this size, in bytes.
+const MAX_SPARE: usize = 3 << 20;
 
 /// Files to be restored together.
 #[derive(Default)]
@@ -134,28 +142,7 @@ impl Batch {
         let key = |piece: &Piece| (piece.location.pack, piece.location.blob.offset);
         self.pieces.sort_unstable_by_key(|piece| (key(piece), piece.file, piece.offset));
         let spans = spans(&self.pieces);
-        let (next_span, next_file) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let work = || {
-            let mut worker = Worker::new(run, &self);
-            while let Some(span) = spans.get(next_span.fetch_add(1, Ordering::Relaxed)) {
-                if run.is_stopped() {
-                    return;
-                }
-                worker.span(&self.pieces[span.clone()]);
-            }
-            while let Some(&file) = self.without_pieces.get(next_file.fetch_add(1, Ordering::Relaxed)) {
-                self.files[file].finish(run, None);
-            }
-        };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = cores + cores.min(WAITING);
-        std::thread::scope(|scope| {
-            // Not more threads than there is work for: an incremental restore has many small batches.
-            for _ in 1..threads.min(spans.len() + self.without_pieces.len() / 16) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        self.restore_pieces(run, &spans);
         if let Err(error) = run.check_full() {
             // What was cut short has not come to its own end.
             for file in &self.files {
@@ -176,6 +163,62 @@ impl Batch {
             run.finish_directory(place.directory);
         }
         Ok(())
+    }
+}
+
+impl Batch {
+    /// Reads and writes on all cores.
+    fn restore_pieces(&self, run: &Run<'_>, spans: &[std::ops::Range<usize>]) {
+        let next = Next::default();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // Not more threads than there is work for: an incremental restore has many small batches.
+        let threads = (cores + cores.min(WAITING)).min(spans.len() + self.without_pieces.len() / 16);
+        let is_large = |piece: &Piece| piece.location.blob.plain_length() >= direct::LARGE as u64;
+        let has_writers = !run.options.dry_run && self.pieces.iter().any(is_large);
+        let (writers, written) = Writers::new();
+        std::thread::scope(|scope| {
+            for _ in 0..if has_writers { cores.min(MAX_WRITERS) } else { 0 } {
+                scope.spawn(|| written.run(run, self));
+            }
+            let writers = has_writers.then_some(writers);
+            for _ in 1..threads {
+                let writers = writers.clone();
+                let next = &next;
+                scope.spawn(move || self.work(run, spans, next, writers));
+            }
+            self.work(run, spans, &next, writers);
+        });
+    }
+
+    /// Restores what no other thread has begun with.
+    fn work<'a>(
+        &'a self,
+        run: &'a Run<'a>,
+        spans: &[std::ops::Range<usize>],
+        next: &Next,
+        writers: Option<Writers<'a>>,
+    ) {
+        let mut worker = Worker::new(run, self, writers);
+        while let Some(span) = spans.get(next.span.fetch_add(1, Ordering::Relaxed)) {
+            if run.is_stopped() {
+                return;
+            }
+            worker.span(&self.pieces[span.clone()]);
+        }
+        while let Some(&file) = self.without_pieces.get(next.without_pieces.fetch_add(1, Ordering::Relaxed)) {
+            self.files[file].finish(run, None);
+        }
+    }
+
+    /// Writes a piece to all places that want it, or notes there why there is none.
+    fn deliver(&self, run: &Run<'_>, group: &[Piece], plain: Result<&[u8], &Error>) {
+        let plain = plain.map(Plain::new);
+        for piece in group {
+            let file = &self.files[piece.file as usize];
+            let length = piece.location.blob.plain_length();
+            file.write(run, plain.as_ref().map_err(|error| *error), piece.offset, length);
+            run.options.progress.bytes_done(length);
+        }
     }
 }
 
@@ -288,24 +331,80 @@ fn spans(pieces: &[Piece]) -> Vec<std::ops::Range<usize>> {
     spans
 }
 
+/// With what the next thread that has time begins.
+#[derive(Default)]
+struct Next {
+    span: AtomicUsize,
+    without_pieces: AtomicUsize,
+}
+
+/// A large piece, for the places that want it.
+struct Delivery<'a> {
+    group: &'a [Piece],
+    plain: Vec<u8>,
+}
+
+/// The way to the threads that write large pieces: whoever computes neither waits for the disk nor for a file that is
+/// written to by others.
+#[derive(Clone)]
+struct Writers<'a> {
+    deliveries: Sender<Delivery<'a>>,
+    /// Buffers to be used again.
+    spare: Receiver<Vec<u8>>,
+}
+
+/// Their end of it.
+struct Written<'a> {
+    deliveries: Receiver<Delivery<'a>>,
+    spare: Sender<Vec<u8>>,
+}
+
+impl<'a> Writers<'a> {
+    fn new() -> (Writers<'a>, Written<'a>) {
+        let (send, deliveries) = crossbeam_channel::bounded(MAX_DELIVERIES);
+        let (give_back, spare) = crossbeam_channel::bounded(MAX_DELIVERIES);
+        (Writers { deliveries: send, spare }, Written { deliveries, spare: give_back })
+    }
+
+    /// Hands a piece over; gives a buffer in the place of its.
+    fn write(&self, group: &'a [Piece], plain: Vec<u8>) -> Vec<u8> {
+        self.deliveries.send(Delivery { group, plain }).expect("they write as long as somebody reads");
+        self.spare.try_recv().unwrap_or_default()
+    }
+}
+
+impl Written<'_> {
+    /// Writes until nobody has anything more.
+    fn run(&self, run: &Run<'_>, batch: &Batch) {
+        for Delivery { group, plain } in &self.deliveries {
+            batch.deliver(run, group, Ok(&plain));
+            // Few pieces are that large, and each buffer would grow to their size.
+            if plain.capacity() <= MAX_SPARE {
+                let _ = self.spare.try_send(plain);
+            }
+        }
+    }
+}
+
 struct Worker<'a> {
     run: &'a Run<'a>,
     batch: &'a Batch,
+    writers: Option<Writers<'a>>,
     unpacking: Unpacking,
     sealed: Vec<u8>,
     plains: Vec<Vec<u8>>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(run: &'a Run<'a>, batch: &'a Batch) -> Self {
-        Worker { run, batch, unpacking: Unpacking::new(), sealed: Vec::new(), plains: Vec::new() }
+    fn new(run: &'a Run<'a>, batch: &'a Batch, writers: Option<Writers<'a>>) -> Self {
+        Worker { run, batch, writers, unpacking: Unpacking::new(), sealed: Vec::new(), plains: Vec::new() }
     }
 
-    fn span(&mut self, pieces: &[Piece]) {
+    fn span(&mut self, pieces: &'a [Piece]) {
         // Pieces that are the same blob follow one another.
-        let groups: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.location == b.location).collect();
+        let groups: Vec<&'a [Piece]> = pieces.chunk_by(|a, b| a.location == b.location).collect();
         if self.run.options.dry_run {
-            return groups.into_iter().for_each(|group| self.deliver(group, Ok(&[])));
+            return groups.into_iter().for_each(|group| self.batch.deliver(self.run, group, Ok(&[])));
         }
         let first = groups[0][0].location;
         let begin = u64::from(first.blob.offset);
@@ -346,8 +445,15 @@ impl<'a> Worker<'a> {
             match right {
                 Ok(()) => {
                     let plain = std::mem::take(&mut self.plains[number]);
-                    self.deliver(group, Ok(&plain));
-                    self.plains[number] = plain;
+                    self.plains[number] = match &self.writers {
+                        Some(writers) if plain.len() >= direct::LARGE && self.run.pace.is_quick() => {
+                            writers.write(group, plain)
+                        }
+                        _ => {
+                            self.batch.deliver(self.run, group, Ok(&plain));
+                            plain
+                        }
+                    };
                 }
                 Err(_) => self.one_by_one(group),
             }
@@ -359,18 +465,8 @@ impl<'a> Worker<'a> {
         let mut plain = Vec::new();
         let mut reader = self.run.repository.reader(self.run.index);
         match reader.load(BlobKind::Data, &group[0].location.blob.id, &mut plain) {
-            Ok(()) => self.deliver(group, Ok(&plain)),
-            Err(error) => self.deliver(group, Err(&error)),
-        }
-    }
-
-    fn deliver(&self, group: &[Piece], plain: Result<&[u8], &Error>) {
-        let plain = plain.map(Plain::new);
-        for piece in group {
-            let file = &self.batch.files[piece.file as usize];
-            let length = piece.location.blob.plain_length();
-            file.write(self.run, plain.as_ref().map_err(|error| *error), piece.offset, length);
-            self.run.options.progress.bytes_done(length);
+            Ok(()) => self.batch.deliver(self.run, group, Ok(&plain)),
+            Err(error) => self.batch.deliver(self.run, group, Err(&error)),
         }
     }
 }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::attributes::Before;
 use crate::restore::place::Place;
+use crate::restore::reserve::Reserve;
 use crate::restore::run::{Run, add};
 
 /// Zeros are left out as holes in blocks of this size, that of the usual file systems.
@@ -27,6 +28,7 @@ pub(super) struct File {
     written: AtomicU64,
     has_length: AtomicBool,
     edges: Edges,
+    reserve: Reserve,
     restored: AtomicBool,
 }
 
@@ -84,7 +86,9 @@ impl File {
     pub(super) fn new(place: Place, node: Node, state: FileState, pieces: usize) -> Self {
         let (failed, written, restored) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
         let (missing, has_length) = (AtomicUsize::new(pieces), AtomicBool::new(false));
-        File { place, node, state, missing, failed, written, has_length, edges: Edges::default(), restored }
+        let content = node.content.as_deref().unwrap_or_default();
+        let reserve = Reserve::new(matches!(state, FileState::New), node.size, content);
+        File { place, node, state, reserve, missing, failed, written, has_length, edges: Edges::default(), restored }
     }
 
     /// What was to be restored, if it was.
@@ -122,7 +126,10 @@ impl File {
 
     fn write_at(&self, run: &Run<'_>, plain: &Plain<'_>, offset: u64) -> Result<Option<OwnedFd>, Errno> {
         let data = match self.state {
-            FileState::New if plain.is_zeros() => return Ok(None),
+            FileState::New if plain.is_zeros() => {
+                self.reserve.leave_out(offset, plain.bytes.len());
+                return Ok(None);
+            }
             FileState::New => runs_of_data(plain.bytes, offset),
             FileState::Existing(_) => vec![(0, plain.bytes)],
         };
@@ -131,6 +138,11 @@ impl File {
         if is_new && plain.bytes.len() as u64 != self.node.size && !self.has_length.swap(true, Ordering::Relaxed) {
             // Before the first byte: XFS allocates ahead where a write makes a file longer, and that fills holes.
             ftruncate(&file, self.node.size)?;
+            self.reserve.begin(&file, self.node.size);
+        }
+        if is_new {
+            self.reserve.leave_out_between(offset, plain.bytes.len(), &data);
+            self.reserve.give_back_some(&file)?;
         }
         let mut written = 0;
         for (start, bytes) in data {
@@ -190,6 +202,7 @@ impl File {
         }
         let finish = |file: &OwnedFd| -> Result<(), Errno> {
             self.edges.write(file)?;
+            self.reserve.give_back(file)?;
             let is_full_length = matches!(self.state, FileState::New) && written == self.node.size;
             if !is_full_length {
                 ftruncate(file, self.node.size)?;

@@ -13,6 +13,7 @@ mod links;
 mod pace;
 mod place;
 mod remove;
+mod reserve;
 mod run;
 mod verify;
 mod walk;
