@@ -10,12 +10,11 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::IoSliceMut;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
 /// File systems want offsets, lengths and memory to be multiples of the device's block, 4096 bytes at the most; a page
 /// in the kernel's cache, which must not be shared between the two ways, has as many.
@@ -79,21 +78,10 @@ fn write_aligned(file: BorrowedFd<'_>, bytes: &[u8], offset: u64, buffer: &mut [
 /// kernel's cache is taken from there.
 pub fn read_at(file: &File, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut done = 0;
-    while done < into.len() {
-        let rest = &mut into[done..];
-        let mut slices = [IoSliceMut::new(rest)];
-        match rustix::io::preadv2(file, &mut slices, offset + done as u64, ReadWriteFlags::NOWAIT) {
-            Ok(0) => return Ok(done),
-            Ok(read) => done += read,
-            Err(Errno::INTR) => {}
-            // Not in the cache, or nothing that could say so.
-            Err(_) => break,
-        }
-    }
-    if into.len() - done >= LARGE && set_direct(file.as_fd(), true) {
-        let read = with_buffer(|buffer| read_aligned(file, &mut into[done..], offset + done as u64, buffer));
+    if into.len() >= LARGE && !is_cached(file, offset, into.len()) && set_direct(file.as_fd(), true) {
+        let read = with_buffer(|buffer| read_aligned(file, into, offset, buffer));
         set_direct(file.as_fd(), false);
-        done += read?;
+        done = read?;
     }
     while done < into.len() {
         match rustix::io::pread(file, &mut into[done..], offset + done as u64) {
@@ -104,6 +92,30 @@ pub fn read_at(file: &File, into: &mut [u8], offset: u64) -> Result<usize, Errno
         }
     }
     Ok(done)
+}
+
+/// Whether nearly all of a range lies in the kernel's cache: cachestat(2), since Linux 6.5. Older kernels do not say, and
+/// then it is as well to go through it. To try a read that must not wait is no way to ask: it starts to read ahead.
+fn is_cached(file: &File, offset: u64, length: usize) -> bool {
+    const PAGE: u64 = 4096;
+    /// `__NR_cachestat`, the same on all architectures.
+    const NUMBER: libc::c_long = 451;
+    /// `struct cachestat` of linux/mman.h.
+    #[repr(C)]
+    #[derive(Default)]
+    struct CacheStat {
+        cached: u64,
+        dirty: u64,
+        written_back: u64,
+        evicted: u64,
+        recently_evicted: u64,
+    }
+    let range = [offset, length as u64];
+    let mut stat = CacheStat::default();
+    let no_flags: libc::c_uint = 0;
+    // SAFETY: `struct cachestat_range` is two numbers of 64 bits, and the kernel fills the other structure.
+    let answer = unsafe { libc::syscall(NUMBER, file.as_raw_fd(), range.as_ptr(), &raw mut stat, no_flags) };
+    answer != 0 || stat.cached * PAGE >= length as u64 / 8 * 7
 }
 
 /// Reads what the file system gives; the end of the file is left to the caller.

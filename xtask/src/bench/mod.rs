@@ -143,6 +143,10 @@ impl Turn<'_> {
         tree::warm(&self.data.source)?;
         let mut room = Room::create(self.tool, &self.data.source, directory.to_owned(), self.logs)?;
         for operation in Operation::of(self.data.set) {
+            // Some tools leave what they wrote in the kernel's cache, and others do not: all are judged with a warm one.
+            if matches!(operation, Operation::Restore | Operation::Check) {
+                tree::warm(&room.repository())?;
+            }
             match operation {
                 Operation::First | Operation::Unchanged => self.measure(*operation, room.backup()?)?,
                 Operation::Changed => {
