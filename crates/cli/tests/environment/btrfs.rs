@@ -20,6 +20,14 @@ pub struct Shop {
 impl Shop {
     /// With `index`, which holds `one`.
     pub fn new() -> Shop {
+        let shop = Shop::on(&["mkfs.btrfs", "--quiet"]);
+        run("btrfs", [OsStr::new("subvolume"), "create".as_ref(), shop.directory().as_ref()]);
+        shop.write("index", "one");
+        shop
+    }
+
+    /// On a file system that is made so, and without the directory.
+    pub fn on(make: &[&str]) -> Shop {
         let environment = Environment::empty();
         let image = environment.path("image");
         fs::File::create(&image).unwrap().set_len(512 << 20).unwrap();
@@ -28,10 +36,8 @@ impl Shop {
         fs::create_dir(&mount).unwrap();
         let mount = mount.canonicalize().unwrap();
         let shop = Shop { environment, device: PathBuf::from(device.trim()), mount };
-        run("mkfs.btrfs", [OsStr::new("--quiet"), shop.device.as_ref()]);
+        run(make[0], make[1..].iter().map(OsStr::new).chain([shop.device.as_ref()]));
         run("mount", [shop.device.as_os_str(), shop.mount.as_ref()]);
-        run("btrfs", [OsStr::new("subvolume"), "create".as_ref(), shop.directory().as_ref()]);
-        shop.write("index", "one");
         shop
     }
 
