@@ -159,7 +159,9 @@ fn set_direct(file: BorrowedFd<'_>, on: bool) -> bool {
     fcntl_setfl(file, flags).is_ok()
 }
 
-fn write_cached(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+/// Writes all bytes at an offset through the kernel's cache.
+pub fn write_cached(file: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    let file = file.as_fd();
     while !bytes.is_empty() {
         match rustix::io::pwrite(file, bytes, offset) {
             Ok(0) => return Err(Errno::IO),

@@ -71,7 +71,7 @@ impl Edges {
 
     fn write(&self, file: &OwnedFd) -> Result<(), Errno> {
         let edges = std::mem::take(&mut *self.0.lock().expect("no panic while edges are held"));
-        edges.iter().try_for_each(|(offset, bytes)| write_all_at(file, bytes, *offset))
+        edges.iter().try_for_each(|(offset, bytes)| direct::write_cached(file, bytes, *offset))
     }
 }
 
@@ -154,7 +154,7 @@ impl File {
                 self.edges.add(&file, &bytes[..start], offset)?;
                 self.edges.add(&file, &bytes[end..], offset + end as u64)?;
             } else {
-                write_all_at(&file, bytes, offset)?;
+                direct::write_cached(&file, bytes, offset)?;
             }
             written += bytes.len() as u64;
         }
@@ -246,19 +246,4 @@ fn runs_of_data(plain: &[u8], offset: u64) -> Vec<(usize, &[u8])> {
         start = end;
     }
     runs.into_iter().map(|(start, end)| (start, &plain[start..end])).collect()
-}
-
-fn write_all_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(file, bytes, offset) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(written) => {
-                bytes = &bytes[written..];
-                offset += written as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -26,7 +26,7 @@ const MAX_RUNS: usize = 16_384;
 /// The room of one file.
 pub(super) struct Reserve {
     is_wanted: bool,
-    is_had: AtomicBool,
+    is_begun: AtomicBool,
     /// Runs of zeros, from where to where.
     zeros: Mutex<Vec<(u64, u64)>>,
 }
@@ -35,14 +35,15 @@ impl Reserve {
     pub(super) fn new(is_new: bool, size: u64, content: &[Id]) -> Self {
         let has_long_holes = content.windows(2).any(|pair| pair[0] == pair[1]);
         let is_wanted = is_new && size >= LARGE && !has_long_holes;
-        Reserve { is_wanted, is_had: AtomicBool::new(false), zeros: Mutex::default() }
+        Reserve { is_wanted, is_begun: AtomicBool::new(false), zeros: Mutex::default() }
     }
 
     /// Reserves the room, where that helps. Without it the file is written all the same.
     pub(super) fn begin(&self, file: &OwnedFd, size: u64) {
         if self.is_wanted && fstatfs(file).is_ok_and(|system| system.f_type == EXT4) {
-            let is_had = fallocate(file, FallocateFlags::KEEP_SIZE, 0, size).is_ok();
-            self.is_had.store(is_had, Ordering::Release);
+            self.is_begun.store(true, Ordering::Release);
+            // On a disk that becomes full, part of it may be had.
+            let _ = fallocate(file, FallocateFlags::KEEP_SIZE, 0, size);
         }
     }
 
@@ -72,7 +73,7 @@ impl Reserve {
     /// Gives back whole blocks of zeros.
     pub(super) fn give_back(&self, file: &OwnedFd) -> Result<(), Errno> {
         let mut zeros = std::mem::take(&mut *self.zeros.lock().expect("no panic while runs are held"));
-        if !self.is_had.load(Ordering::Acquire) {
+        if !self.is_begun.load(Ordering::Acquire) {
             return Ok(());
         }
         zeros.sort_unstable();
