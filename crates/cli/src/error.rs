@@ -86,13 +86,6 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
             hint = way_out(cause);
             break;
         }
-        if let Some(cause) = cause.downcast_ref::<engine::error::Error>() {
-            hint = match cause {
-                engine::error::Error::Snapshot(cause) => way_out(cause),
-                cause => cause.hint().map(str::to_owned),
-            };
-            break;
-        }
     }
     // What was done until then is worth knowing only where somebody waits for it.
     output.error(&describe(error), hint.as_deref(), code);

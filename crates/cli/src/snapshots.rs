@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
     }
 
     /// How a guard goes back.
-    pub(crate) fn roll_back(&self) -> impl Fn(&Guard, &Record) -> Result<Id, engine::error::Error> + Sync {
+    pub(crate) fn roll_back(&self) -> impl Fn(&Guard, &Record) -> Result<Id, snapshot::error::Error> + Sync {
         let state = self.state.clone();
         move |guard, record| {
             rollback::take_back(&state, &open, record, &guard.services, guard.started, Timestamp::now())

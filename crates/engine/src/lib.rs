@@ -9,7 +9,6 @@
 //! time ([`moment::Clock`]).
 
 pub mod convert;
-pub mod error;
 pub mod guard;
 pub mod hook;
 pub mod moment;

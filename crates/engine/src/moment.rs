@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
 use crate::process;
+use snapshot::error::Error;
 
 /// Tells the time and lets it pass; the program has the real one.
 pub trait Clock: Sync {

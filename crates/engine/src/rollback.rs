@@ -11,7 +11,7 @@ use snapshot::rollback::{self, recover::Recovered};
 use snapshot::runner::System;
 use snapshot::state::{Lock, State};
 
-use crate::error::Error;
+use snapshot::error::Error;
 
 /// How long the state that a rollback leaves behind is kept: as long as somebody may miss something of it.
 pub const SAFETY_KEPT: SignedDuration = SignedDuration::from_hours(24);
@@ -29,7 +29,7 @@ pub struct Services {
 
 /// Finishes or takes back what was cut short. Whatever changes something does this first.
 pub fn recover(lock: &Lock, open: &Open<'_>) -> Result<Vec<Recovered>, Error> {
-    Ok(rollback::recover::recover(lock, &System, open, &mut |_| ())?)
+    rollback::recover::recover(lock, &System, open, &mut |_| ())
 }
 
 /// Takes a directory back to a snapshot without asking anybody, and gives the snapshot of the state left behind. What
@@ -50,7 +50,7 @@ pub fn take_back(
         return Ok(done);
     }
     let Some(handle) = &record.handle else {
-        return Err(snapshot::error::Error::NoSuchSnapshot(record.id.to_string()).into());
+        return Err(Error::NoSuchSnapshot(record.id.to_string()));
     };
     let provider = open(&record.directory, handle)?;
     let plan = rollback::gather(state, &*provider, &System, record, request(services, now))?;

@@ -124,7 +124,7 @@ fn files(manager: Which) -> Vec<(PathBuf, Write)> {
     }
 }
 
-type Write = fn(&Installation<'_>) -> Result<String, engine::error::Error>;
+type Write = fn(&Installation<'_>) -> Result<String, snapshot::error::Error>;
 
 fn install(command: &Install, global: &Global, output: &Output) -> Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;

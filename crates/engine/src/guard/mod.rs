@@ -25,10 +25,10 @@ use snapshot::state::{Lock, State};
 
 use self::document::{Confirm, Guard, Next, Outcome, Phase};
 use self::store::Store;
-use crate::error::Error;
 use crate::moment::{Clock, Moment};
 use crate::process::Process;
 use crate::rollback::{Services, refuse_if_impossible};
+use snapshot::error::Error;
 
 /// The snapshot of a guard that failed is kept at least as long, for whoever looks what went wrong.
 const TO_LOOK_AROUND: Duration = Duration::from_secs(24 * 3600);
@@ -81,7 +81,7 @@ impl<'a> Guards<'a> {
 
     /// One of them.
     pub fn get(&self, id: Id) -> Result<Guard, Error> {
-        self.store.get(id)?.ok_or_else(|| snapshot::error::Error::NoSuchSnapshot(id.to_string()).into())
+        self.store.get(id)?.ok_or_else(|| Error::NoSuchSnapshot(id.to_string()))
     }
 
     /// How long until a guard goes back, if it has a deadline.

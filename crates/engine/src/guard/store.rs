@@ -11,7 +11,7 @@ use snapshot::id::Id;
 use snapshot::state::State;
 
 use super::document::Guard;
-use crate::error::Error;
+use snapshot::error::Error;
 
 const KIND: &str = "guard";
 
@@ -67,17 +67,17 @@ impl<'a> Store<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(Error::io("read", &path))?,
         };
-        let damaged = |error: serde_json::Error| snapshot::error::Error::Damaged { path, reason: error.to_string() };
+        let damaged = |error: serde_json::Error| Error::Damaged { path, reason: error.to_string() };
         Ok(Some(serde_json::from_slice(&text).map_err(damaged)?))
     }
 
     /// Writes one, durably.
     pub(super) fn save(&self, guard: &Guard) -> Result<(), Error> {
-        Ok(self.state.write(KIND, guard.id, guard)?)
+        self.state.write(KIND, guard.id, guard)
     }
 
     /// Forgets one.
     pub(super) fn forget(&self, id: Id) -> Result<(), Error> {
-        Ok(self.state.remove(KIND, id)?)
+        self.state.remove(KIND, id)
     }
 }

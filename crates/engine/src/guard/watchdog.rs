@@ -15,9 +15,9 @@ use snapshot::id::Id;
 
 use super::Guards;
 use super::document::{Guard, Next, Outcome, Phase};
-use crate::error::Error;
 use crate::moment::Moment;
 use crate::process::Process;
+use snapshot::error::Error;
 
 /// How soon a death, or a confirmation, is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -1,7 +1,7 @@
 //! The hook of apt: `DPkg::Pre-Install-Pkgs`, apt.conf(5), which is given the list of packages on standard input.
 
 use super::{Installation, command_line};
-use crate::error::Error;
+use snapshot::error::Error;
 
 /// Where apt looks for it on Debian.
 pub const FILE: &str = "/etc/apt/apt.conf.d/80snapback";

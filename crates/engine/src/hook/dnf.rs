@@ -5,7 +5,7 @@
 //! others add their package to its note.
 
 use super::{Installation, command_line};
-use crate::error::Error;
+use snapshot::error::Error;
 
 /// Where version 4 looks for it.
 pub const FILE_4: &str = "/etc/dnf/plugins/pre-transaction-actions.d/snapback.action";

@@ -20,8 +20,8 @@ use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
 use snapshot::state::Lock;
 
-use crate::error::Error;
 use crate::process::Process;
+use snapshot::error::Error;
 
 const KIND: &str = "hook";
 
@@ -95,7 +95,7 @@ pub fn before(
         let request = Request { note, expires, is_held: false, purpose: Purpose::Hook };
         match find(directory).and_then(|provider| manage::create(lock, &*provider, request, now)) {
             Ok(record) => done.made.push(record),
-            Err(error) => done.failed.push(error.into()),
+            Err(error) => done.failed.push(error),
         }
     }
     // Written down also if none was made: the run's next dpkg must not make one of a state half-way.
