@@ -49,7 +49,8 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
                     deleted.push(id);
                     output.message(format_args!("snapshot {id} of {directory} has had its time, and is deleted"));
                     if is_last {
-                        output.message(format_args!("no snapshot of {directory} is left"));
+                        // Also to the timer, which is quiet: it may have held what no backup has yet.
+                        output.warning(format_args!("no snapshot of {directory} is left"));
                     }
                 }
                 Err(error) => {
