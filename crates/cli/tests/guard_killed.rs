@@ -43,6 +43,9 @@ fn at_each_step(options: &[&str], check: impl Fn(&Shop, Step)) -> u32 {
         }
         settle(&shop);
         check(&shop, step);
+        let list = shop.list();
+        let goes = |snapshot: &serde_json::Value| snapshot["held"] == false && snapshot["expires"].is_string();
+        assert!(list.iter().all(goes), "after {step:?} a snapshot stays for ever: {list:?}");
         let next = shop.run(["guard", &shop.name(), "--", "true"]);
         assert_eq!(next.code, 0, "after {step:?} the next guard is refused: {next:?}");
         true

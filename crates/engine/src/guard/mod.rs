@@ -21,7 +21,7 @@ use snapshot::id::Id;
 use snapshot::manage::{self, Request};
 use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
-use snapshot::state::{Lock, State};
+use snapshot::state::State;
 
 use self::document::{Confirm, Guard, Next, Outcome, Phase};
 use self::store::Store;
@@ -106,13 +106,14 @@ impl<'a> Guards<'a> {
             }
         }
         let now = Moment::now(self.clock)?;
-        // Held: neither expiry nor somebody's hand takes away what may be needed.
         let note = format!("before {}", asked.command);
-        let request = Request { note, expires: None, is_held: true, purpose: Purpose::Guard };
+        // Held only once the guard is written down: what dies before leaves a snapshot that goes by itself.
+        let expires = now.wall.checked_add(asked.grace.max(TO_LOOK_AROUND)).ok();
+        let request = Request { note, expires, is_held: false, purpose: Purpose::Guard };
         let lock = self.state.lock(waiting)?;
         let record = manage::create(&lock, provider, request, now.wall)?;
         if let Err(error) = refuse_if_impossible(self.state, provider, &record, &asked.services, now.wall) {
-            delete(&lock, provider, record.id)?;
+            manage::delete(&lock, provider, record.id)?;
             return Err(error);
         }
         let confirm = asked.confirm.map(|times| Confirm {
@@ -132,6 +133,8 @@ impl<'a> Guards<'a> {
             phase: Phase::Running,
         };
         self.store.save(&guard)?;
+        // Neither expiry nor somebody's hand takes away what may be needed.
+        let record = manage::set_held(&lock, record.id, true)?;
         Ok((guard, record))
     }
 
@@ -139,7 +142,9 @@ impl<'a> Guards<'a> {
     pub fn cancel(&self, id: Id, provider: &dyn Provider) -> Result<(), Error> {
         let _held = self.store.lock()?;
         self.store.forget(id)?;
-        delete(&self.state.lock(&mut || ())?, provider, id)
+        let lock = self.state.lock(&mut || ())?;
+        manage::set_held(&lock, id, false)?;
+        manage::delete(&lock, provider, id).map(drop)
     }
 
     /// The command has ended: from now on there is the time to confirm. Gives the guard as it is now; somebody may have
@@ -277,13 +282,6 @@ impl<'a> Guards<'a> {
         }
         Ok(left)
     }
-}
-
-/// Deletes a snapshot that is held by us alone.
-fn delete(lock: &Lock, provider: &dyn Provider, id: Id) -> Result<(), Error> {
-    manage::set_held(lock, id, false)?;
-    manage::delete(lock, provider, id)?;
-    Ok(())
 }
 
 fn refuse(other: &Guard) -> Error {
