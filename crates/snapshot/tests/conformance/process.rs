@@ -1,7 +1,5 @@
 //! Doing something in a process of its own, with a copy of all that this one has.
 
-use std::time::Duration;
-
 /// Does it, and tells whether it came to its end without a panic.
 pub(crate) fn forked(work: impl FnOnce()) -> bool {
     let child = fork(work);
@@ -11,15 +9,39 @@ pub(crate) fn forked(work: impl FnOnce()) -> bool {
     waited == child && status == 0
 }
 
-/// Does it until it is killed.
-pub(crate) fn killed_after(delay: Duration, work: impl FnOnce()) {
-    let child = fork(work);
-    std::thread::sleep(delay);
-    // SAFETY: it is our child, and was not waited for yet, so that the number is still its own.
-    unsafe {
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, std::ptr::null_mut(), 0);
+/// Does it until it is killed before its n-th system call, counted from zero; tells whether it was.
+pub(crate) fn killed_before_call(n: u32, work: impl FnOnce()) -> bool {
+    let child = fork(|| {
+        // SAFETY: it asks for this process to be traced by the one that waits for it below, and stops it for that.
+        unsafe {
+            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+            libc::raise(libc::SIGSTOP);
+        }
+        work();
+    });
+    assert!(wait(child).is_some(), "the child did not stop");
+    // Each call stops the child twice: before it, and after it.
+    for _ in 0..=2 * n {
+        // SAFETY: it is our child, and stopped.
+        let went_on = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, child, 0, 0) };
+        assert_eq!(went_on, 0, "{}", std::io::Error::last_os_error());
+        if wait(child).is_none() {
+            return false;
+        }
     }
+    // SAFETY: it is our child, and was not waited for yet, so that the number is still its own. A call it is stopped
+    // before is not made any more.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    assert!(wait(child).is_none());
+    true
+}
+
+/// Waits for it to stop or to end, and gives the signal it stopped by.
+fn wait(child: libc::pid_t) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: it is our child, and was not waited for to its end yet.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    libc::WIFSTOPPED(status).then(|| libc::WSTOPSIG(status))
 }
 
 fn fork(work: impl FnOnce()) -> libc::pid_t {

@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
-use snapshot::mounts;
+use snapshot::mounts::{self, Mount};
 use snapshot::runner::{Outcome, Runner, System};
 use snapshot::zfs::Zfs;
 
@@ -31,6 +31,8 @@ impl Pool {
         let alone = File::create(std::env::temp_dir().join("snapback-test-zfs.lock")).unwrap();
         rustix::fs::flock(&alone, FlockOperation::LockExclusive).unwrap();
         assert!(!is_answering(), "a zfs-fuse runs already");
+        // What a test that was killed left: a dataset of such a name would be taken for mounted.
+        unmount_all(|mount| mount.kind == "fuse.zfs" && mount.source.as_encoded_bytes().starts_with(POOL.as_bytes()));
         let directory = tempfile::tempdir().unwrap();
         let mut daemon = Command::new("zfs-fuse");
         daemon.args(["--no-daemon", "--no-kstat-mount", "--enable-xattr"]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -73,15 +75,17 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         // Also what a test left mounted elsewhere.
-        for mount in mounts::mounts().unwrap_or_default().iter().rev() {
-            if mount.point.starts_with(self.directory.path()) {
-                let _ = rustix::mount::unmount(&mount.point, rustix::mount::UnmountFlags::DETACH);
-            }
-        }
+        unmount_all(|mount| mount.point.starts_with(self.directory.path()));
         let _ = Command::new("zpool").args(["destroy", "-f", POOL]).output();
         let pid = rustix::process::Pid::from_child(&self.daemon);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.daemon.wait();
+    }
+}
+
+fn unmount_all(which: impl Fn(&Mount) -> bool) {
+    for mount in mounts::mounts().unwrap_or_default().iter().rev().filter(|mount| which(mount)) {
+        let _ = rustix::mount::unmount(&mount.point, rustix::mount::UnmountFlags::DETACH);
     }
 }
 

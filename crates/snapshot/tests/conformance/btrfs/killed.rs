@@ -1,11 +1,9 @@
 //! Rollbacks of which the process is killed between any two system calls.
 
-use std::time::Duration;
-
 use snapshot::id::Id;
 
 use super::Subvolume;
-use crate::process::killed_after;
+use crate::process::killed_before_call;
 use crate::suite::{Fixture as _, assert_in_place};
 use crate::tree::{assert_same, change, describe, fill};
 
@@ -16,26 +14,31 @@ fn is_finished_or_taken_back_when_killed(shop: &Subvolume) {
     let handle = provider.create(Id::random()).unwrap();
     change(&shop.directory);
     let now = describe(&shop.directory, &shop.apart);
-    let mut was_cut_off = 0;
-    for attempt in 0..24_u32 {
+    let mut changed = 0;
+    let mut calls = 0;
+    loop {
         let provider = shop.open();
         let steps = provider.plan_switch(&handle, Id::random()).unwrap();
-        let whole = Duration::from_millis(25);
-        killed_after(whole * attempt / 24, || steps.iter().for_each(|step| provider.perform(step).unwrap()));
+        let killed = killed_before_call(calls, || steps.iter().for_each(|step| provider.perform(step).unwrap()));
         let provider = shop.open();
-        was_cut_off += u32::from(describe(&shop.directory, &shop.apart) != then);
-        if attempt % 2 == 0 {
+        changed += u32::from(killed && describe(&shop.directory, &shop.apart) != now);
+        if calls % 2 == 0 {
             steps.iter().for_each(|step| provider.perform(step).unwrap());
-            let which = format!("after attempt {attempt} was finished");
+            let which = format!("killed before call {calls}, and finished");
             assert_same(&describe(&shop.directory, &shop.apart), &then, &which);
             assert_in_place(&shop.directory, &shop.apart, &which);
         }
         steps.iter().rev().for_each(|step| provider.revert(step).unwrap());
-        let which = format!("after attempt {attempt} was taken back");
+        let which = format!("killed before call {calls}, and taken back");
         assert_same(&describe(&shop.directory, &shop.apart), &now, &which);
         assert_in_place(&shop.directory, &shop.apart, &which);
+        if !killed {
+            break;
+        }
+        calls += 1;
     }
-    assert!(was_cut_off > 3, "it was cut off {was_cut_off} times only");
+    // What is looked up before the first change, and what is closed after the last one, are calls too.
+    assert!(calls > 10 && changed > 0, "{calls} calls, {changed} of them after a change");
 }
 
 #[test]
