@@ -30,8 +30,9 @@ impl Pool {
     pub(crate) fn new() -> Pool {
         let alone = File::create(std::env::temp_dir().join("snapback-test-zfs.lock")).unwrap();
         rustix::fs::flock(&alone, FlockOperation::LockExclusive).unwrap();
-        assert!(!is_answering(), "a zfs-fuse runs already");
-        // What a test that was killed left: a dataset of such a name would be taken for mounted.
+        // A test that was killed leaves its daemon, which ends by itself, and its mounts: a dataset of such a name would
+        // be taken for mounted.
+        assert!(comes_true(|| !is_answering()), "a zfs-fuse runs already");
         unmount_all(|mount| mount.kind == "fuse.zfs" && mount.source.as_encoded_bytes().starts_with(POOL.as_bytes()));
         let directory = tempfile::tempdir().unwrap();
         let mut daemon = Command::new("zfs-fuse");
@@ -43,14 +44,16 @@ impl Pool {
                 _ => Err(io::Error::last_os_error()),
             });
         }
-        let daemon = daemon.spawn().expect("Debian's package zfs-fuse is installed");
-        let pool = Pool { directory, daemon, _alone: alone };
-        for _ in 0..200 {
-            if is_answering() {
-                break;
+        let mut start = || daemon.spawn().expect("Debian's package zfs-fuse is installed");
+        let mut pool = Pool { directory, daemon: start(), _alone: alone };
+        // One that is still ending answers no more, but lets no other begin.
+        let answers = comes_true(|| {
+            if pool.daemon.try_wait().unwrap().is_some() {
+                pool.daemon = start();
             }
-            sleep(Duration::from_millis(20));
-        }
+            is_answering()
+        });
+        assert!(answers, "zfs-fuse does not answer");
         let image = pool.directory.path().join("pool.img");
         File::create(&image).unwrap().set_len(128 << 20).unwrap();
         let at = pool.root();
@@ -87,6 +90,15 @@ fn unmount_all(which: impl Fn(&Mount) -> bool) {
     for mount in mounts::mounts().unwrap_or_default().iter().rev().filter(|mount| which(mount)) {
         let _ = rustix::mount::unmount(&mount.point, rustix::mount::UnmountFlags::DETACH);
     }
+}
+
+fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
+    (0..1500).any(|_| {
+        condition() || {
+            sleep(Duration::from_millis(20));
+            false
+        }
+    })
 }
 
 fn is_answering() -> bool {
