@@ -1,6 +1,7 @@
 //! What is done with snapshots and, later, with backups as a whole.
 //!
 //! - [`catalog`]: what was done and what there is, written down
+//! - [`config`]: what a person wrote down: repositories, plans, projects
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
@@ -10,6 +11,7 @@
 //! time ([`moment::Clock`]).
 
 pub mod catalog;
+pub mod config;
 pub mod convert;
 pub mod guard;
 pub mod hook;
