@@ -35,7 +35,7 @@ pub struct World<'a> {
 #[non_exhaustive]
 pub enum AccessError {
     /// The address is of a kind that is not known.
-    #[error("{url}: repositories at {scheme}: are not supported")]
+    #[error("{url}: repositories at {scheme}: are not supported yet")]
     Scheme {
         /// The address.
         url: String,

@@ -3,7 +3,6 @@
 //! The record comes last; what fails before leaves data that the next run goes on from. A backup bears the tag
 //! `project=NAME`, and `live` where some of it was not read from a snapshot.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,14 +11,12 @@ use backup::attributes::Zone;
 use backup::patterns::Patterns;
 use repository::Repository;
 use repository::blob_writer::Destination;
-use repository::id::Id;
 use repository::lock::Lock;
 use repository::record::BackupRecord;
 
 use super::base::Base;
 use super::changed;
 use super::source::Source;
-use super::wait;
 use super::{Context, Error, Made, Walk};
 use crate::config::Project;
 
@@ -95,11 +92,12 @@ pub(super) fn back_up(
     let parent = if changed.is_some() { of_base() } else { newest() };
     let index = Arc::new(repository.load_index().map_err(failed)?);
 
+    // Somebody who came at the same moment may have been first.
+    lock.confirm().map_err(failed)?;
     let meter = context.watch.meter(&format!("{project} to {name}"));
     let options = archive::Options {
         paths: paths.clone(),
         elsewhere: source.elsewhere(),
-        changed,
         exclude: wanted.patterns()?,
         exclude_caches: false,
         exclude_larger_than: None,
@@ -133,7 +131,6 @@ pub(super) fn back_up(
         summary: None,
     };
     record.set_summary(&summary);
-    // A run that added nothing may have come here before the lock was certain.
     lock.confirm().map_err(failed)?;
     let id = repository.save_record(&record).map_err(failed)?;
     let since_full = match (&walk, base) {

@@ -24,6 +24,8 @@ const KIND: &str = "base";
 pub(super) struct Base {
     /// Of which project.
     pub(super) project: String,
+    /// The repository's name in the configuration.
+    pub(super) name: String,
     /// The repository's own id, in its `config`: a name may stand for another one tomorrow.
     pub(super) repository: String,
     /// The backup.
@@ -83,7 +85,9 @@ impl Base {
         }
         match records.iter().find(|(id, _)| *id == self.backup) {
             None => Some(format!("backup {} is gone", self.backup.short())),
-            Some((_, record)) if record.tree != self.tree => Some(format!("backup {} has changed", self.backup.short())),
+            Some((_, record)) if record.tree != self.tree => {
+                Some(format!("backup {} has changed", self.backup.short()))
+            }
             Some(_) => None,
         }
     }
@@ -95,10 +99,10 @@ pub(super) fn snapshots(state: &State, project: &str) -> Result<Vec<Id>, Error> 
     Ok(bases.flat_map(|(_, base)| base.volumes).map(|volume| volume.snapshot).collect())
 }
 
-/// Forgets those of a project that go to none of the given repositories: nobody will ask for them again.
-pub(super) fn forget_others(lock: &Lock, project: &str, repositories: &[String]) -> Result<(), Error> {
+/// Forgets those of a project that are of none of the repositories named: nobody will ask for them again.
+pub(super) fn forget_others(lock: &Lock, project: &str, names: &[&str]) -> Result<(), Error> {
     for (id, base) in all(lock.state())? {
-        if base.project == project && !repositories.contains(&base.repository) {
+        if base.project == project && !names.contains(&base.name.as_str()) {
             lock.state().remove(KIND, id)?;
         }
     }

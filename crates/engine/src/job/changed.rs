@@ -4,9 +4,8 @@
 //! Too many is allowed, too few is not. So whatever cannot be told, or speaks against it, is a reason to look at
 //! everything, and is given as a sentence.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use backup::archive::Changed;
 use repository::id::Id as BackupId;
 use repository::record::BackupRecord;
 use snapshot::provider::Changed as OnVolume;
@@ -15,7 +14,14 @@ use snapshot::record::Record;
 use super::Context;
 use super::archive::Wanted;
 use super::base::{Base, BaseVolume};
-use super::source::Source;
+use super::source::{Source, join};
+
+/// A path of the backup that may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Changed {
+    pub(super) path: std::path::PathBuf,
+    pub(super) is_tree: bool,
+}
 
 /// What may have changed since the base's backup was made; or why everything is to be looked at.
 pub(super) fn since(
@@ -40,7 +46,8 @@ pub(super) fn since(
         };
         let told = source.survey.volumes[volume].changed_paths(from, Some(to));
         let told = told.map_err(|error| format!("what changed cannot be told: {error}"))?;
-        let told = told.ok_or_else(|| format!("the storage of {} does not tell what changed", now.directory.display()))?;
+        let told =
+            told.ok_or_else(|| format!("the storage of {} does not tell what changed", now.directory.display()))?;
         for place in source.survey.places.iter().filter(|place| place.volume == volume) {
             changed.extend(told.iter().filter_map(|one| in_place(one, &place.below, &place.path)));
         }
@@ -70,11 +77,6 @@ fn in_place(changed: &OnVolume, below: &Path, stored: &Path) -> Option<Changed> 
     }
 }
 
-/// `join("")` leaves a slash at the end.
-fn join(path: &Path, inside: &Path) -> PathBuf {
-    if inside.as_os_str().is_empty() { path.to_owned() } else { path.join(inside) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +84,8 @@ mod tests {
     #[test]
     fn what_changed_on_a_volume_gets_the_backups_paths() {
         let in_shop = |path: &str, is_tree: bool| {
-            let changed = in_place(&OnVolume { path: path.into(), is_tree }, Path::new("www/shop"), Path::new("/srv/shop"));
+            let changed =
+                in_place(&OnVolume { path: path.into(), is_tree }, Path::new("www/shop"), Path::new("/srv/shop"));
             changed.map(|changed| (changed.path.to_str().unwrap().to_owned(), changed.is_tree))
         };
         let told = |path: &str, is_tree: bool| Some((path.to_owned(), is_tree));

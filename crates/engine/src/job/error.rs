@@ -63,13 +63,23 @@ impl Error {
         move |source| Error::Repository { name, source }
     }
 
+    /// There is no way to a repository. What the repository itself said is an error of the repository.
+    pub(super) fn access(name: &str, source: AccessError) -> Error {
+        match source {
+            AccessError::Repository(source) => Error::Repository { name: name.to_owned(), source },
+            source => Error::Access { name: name.to_owned(), source },
+        }
+    }
+
     /// The way out, if there is one to tell.
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Busy { .. } => Some("wait for it to end; the daemon waits by itself".to_owned()),
             Error::Snapshot(error) => error.hint().map(str::to_owned),
             Error::Access { source, .. } => source.hint(),
-            Error::Hook { .. } => Some("mend what the hook complains about, or take it out of the configuration".to_owned()),
+            Error::Hook { .. } => {
+                Some("mend what the hook complains about, or take it out of the configuration".to_owned())
+            }
             Error::Repository { .. } | Error::Project { .. } => None,
         }
     }

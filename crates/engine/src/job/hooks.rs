@@ -77,7 +77,9 @@ fn run_one(line: &str, facts: &Facts, is_cancelled: &dyn Fn() -> bool) -> io::Re
     let mut command = Command::new("/bin/sh");
     // Standard output is for what the command line itself has to say.
     command.arg("-c").arg(line).stdin(Stdio::null()).stdout(io::stderr());
-    facts.withheld.iter().for_each(|name| drop(command.env_remove(name)));
+    for name in &facts.withheld {
+        command.env_remove(name);
+    }
     command.envs(facts.told.iter().map(|(name, value)| (name, value)));
     // A group of its own, so that what it started ends with it.
     let mut child = command.process_group(0).spawn()?;

@@ -49,7 +49,9 @@ mod tests {
 
     fn priorities() -> (i32, libc::c_long) {
         // SAFETY: plain numbers; 0 is the calling thread.
-        unsafe { (libc::getpriority(libc::PRIO_PROCESS, 0), libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0)) }
+        unsafe {
+            (libc::getpriority(libc::PRIO_PROCESS, 0), libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0))
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use snapshot::provider::{Open, Provider, View};
 use snapshot::record::{Purpose, Record};
 use snapshot::state::{Lock, State};
 
-use super::survey::Survey;
+use super::survey::{Place, Survey};
 
 /// How long a snapshot for a backup lives if nobody deletes it: its process was killed, and the project's next job
 /// never came.
@@ -27,11 +27,15 @@ pub(super) struct Source {
     volumes: Vec<Volume>,
 }
 
-/// A volume's snapshot.
+/// A volume's snapshot, and where it can be looked at.
 struct Volume {
     record: Record,
-    view: Box<dyn View>,
+    at: PathBuf,
 }
+
+/// Keeps the snapshots in sight.
+#[derive(Default)]
+pub(super) struct Views(#[expect(dead_code, reason = "they are held, not used")] Vec<Box<dyn View>>);
 
 impl Source {
     /// Takes the snapshots. Where one fails, or none can be had, all of the project is read as it is, and `told` hears
@@ -42,17 +46,16 @@ impl Source {
         project: &str,
         now: Timestamp,
         told: &dyn Fn(&str),
-    ) -> Source {
+    ) -> (Source, Views) {
         match snapshots(lock, &survey, project, now) {
-            Ok(volumes) => Source { survey, volumes },
+            Ok((volumes, views)) => (Source { survey, volumes }, views),
             Err(error) => {
                 let way_out = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                told(&format!("{project} is read as it is, not from a snapshot: {error}{way_out}"));
+                told(&format!("{project} is read as it is, and not from a snapshot: {error}{way_out}"));
                 survey.volumes.clear();
-                let places = std::mem::take(&mut survey.places);
-                let as_it_is = |path| (path, Error::refused("there is no snapshot of it"));
-                survey.live.extend(places.into_iter().map(|place| as_it_is(place.path)));
-                Source { survey, volumes: Vec::new() }
+                let as_it_is = |path| (path, Error::refused("the snapshot failed"));
+                survey.live.extend(survey.places.drain(..).map(|place| as_it_is(place.path)));
+                (Source { survey, volumes: Vec::new() }, Views::default())
             }
         }
     }
@@ -67,11 +70,17 @@ impl Source {
         self.volumes.iter().map(|volume| &volume.record)
     }
 
+    /// Whether the next backup can be told what changed since these snapshots.
+    pub(super) fn can_be_base(&self) -> bool {
+        let knows = |provider: &Box<dyn Provider>| provider.abilities().knows_changes;
+        !self.volumes.is_empty() && self.survey.volumes.iter().all(knows)
+    }
+
     /// Which directories are read somewhere else.
     pub(super) fn elsewhere(&self) -> Vec<Elsewhere> {
-        let place = |place: &super::survey::Place| Elsewhere {
+        let place = |place: &Place| Elsewhere {
             path: place.path.clone(),
-            at: self.volumes[place.volume].view.path().join(&place.below),
+            at: join(&self.volumes[place.volume].at, &place.below),
         };
         let mut list: Vec<Elsewhere> = self.survey.places.iter().map(place).collect();
         // What is read as it is, and lies below what is not.
@@ -83,24 +92,6 @@ impl Source {
         }
         list
     }
-
-    /// Deletes those of the snapshots that are not among `kept`, which are meant to stay until they are deleted.
-    pub(super) fn discard(self, lock: &Lock, kept: &[Id]) -> Result<(), Error> {
-        let Source { survey, volumes } = self;
-        let mut result = Ok(());
-        for (provider, Volume { record, view }) in survey.volumes.iter().zip(volumes) {
-            drop(view);
-            let done = if kept.contains(&record.id) {
-                lock.state().record(record.id).and_then(|record| {
-                    lock.state().save(&Record { expires: None, ..record })
-                })
-            } else {
-                manage::delete(lock, &**provider, record.id).map(drop)
-            };
-            result = result.and(done);
-        }
-        result
-    }
 }
 
 fn snapshots(
@@ -108,9 +99,9 @@ fn snapshots(
     survey: &Survey,
     project: &str,
     now: Timestamp,
-) -> Result<Vec<Volume>, Error> {
+) -> Result<(Vec<Volume>, Views), Error> {
     if survey.volumes.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Views::default()));
     }
     let lock = lock()?;
     let providers: Vec<&dyn Provider> = survey.volumes.iter().map(|provider| &**provider).collect();
@@ -118,22 +109,31 @@ fn snapshots(
     let note = format!("for a backup of {project}");
     let request = Request { note, expires, is_held: false, purpose: Purpose::Backup };
     let records = manage::create_together(&lock, &providers, project, &request, now)?;
-    let mut volumes: Vec<Volume> = Vec::new();
-    for (provider, record) in providers.iter().zip(&records) {
-        let handle = record.handle.as_ref().expect("a snapshot that was made has a handle");
-        match provider.view(handle) {
-            Ok(view) => volumes.push(Volume { record: record.clone(), view }),
-            Err(error) => {
-                drop(volumes);
-                for (provider, record) in providers.iter().zip(&records) {
-                    // What stays is found by the next job.
-                    let _ = manage::delete(&lock, *provider, record.id);
-                }
-                return Err(error);
+    let view = |(provider, record): (&&dyn Provider, &Record)| {
+        provider.view(record.handle.as_ref().expect("a snapshot that was made has a handle"))
+    };
+    let views: Result<Vec<_>, Error> = providers.iter().zip(&records).map(view).collect();
+    match views {
+        Ok(views) => {
+            let volume = |(record, view): (Record, &Box<dyn View>)| Volume { record, at: view.path().to_owned() };
+            Ok((records.into_iter().zip(&views).map(volume).collect(), Views(views)))
+        }
+        Err(error) => {
+            for (provider, record) in providers.iter().zip(&records) {
+                // What stays is found by the next job.
+                let _ = manage::delete(&lock, *provider, record.id);
             }
+            Err(error)
         }
     }
-    Ok(volumes)
+}
+
+/// Makes snapshots stay until they are deleted.
+pub(super) fn keep(lock: &Lock, snapshots: &[Id]) -> Result<(), Error> {
+    snapshots.iter().try_for_each(|id| match lock.state().record(*id)? {
+        Record { expires: None, .. } => Ok(()),
+        record => lock.state().save(&Record { expires: None, ..record }),
+    })
 }
 
 /// Deletes the snapshots that earlier jobs of the project left, but for those that are `kept`. Whoever calls holds the
@@ -150,9 +150,8 @@ pub(super) fn sweep(
             continue;
         }
         let deleted = match &record.handle {
-            Some(handle) => open(&record.directory, handle).and_then(|provider| {
-                manage::delete(lock, &*provider, record.id).map(drop)
-            }),
+            Some(handle) => open(&record.directory, handle)
+                .and_then(|provider| manage::delete(lock, &*provider, record.id).map(drop)),
             // It is removed by the next snapshot of its directory.
             None => Ok(()),
         };
@@ -173,6 +172,11 @@ fn left(state: &State, project: &str) -> Result<Vec<Record>, Error> {
 /// Patterns that leave out what is in directories, and not the directories.
 pub(super) fn contents_of(directories: &[PathBuf]) -> Vec<String> {
     directories.iter().map(|directory| format!("{}/*", escaped(directory))).collect()
+}
+
+/// `join("")` leaves a slash at the end.
+pub(super) fn join(path: &Path, inside: &Path) -> PathBuf {
+    if inside.as_os_str().is_empty() { path.to_owned() } else { path.join(inside) }
 }
 
 /// A path as a pattern that means it alone.

@@ -7,14 +7,12 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use repository::Repository;
-use repository::holder::Holder;
-use repository::lock::Lock;
 use rustix::fs::FlockOperation;
 use snapshot::error::Error as StateError;
+
+use super::{Context, Error};
 
 /// Between two looks at a repository that somebody else has locked.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(1);
@@ -54,36 +52,29 @@ fn open(state: &Path, repository: &str) -> Result<(File, std::path::PathBuf), St
     Ok((file.map_err(StateError::io("open", &path))?, path))
 }
 
-/// A shared lock, waiting up to `patience` for whoever has an exclusive one.
-pub(super) fn shared(
-    repository: &Arc<Repository>,
-    holder: &Holder,
-    patience: Duration,
-    is_cancelled: &dyn Fn() -> bool,
-    told: &dyn Fn(&str),
-) -> Result<Arc<Lock>, repository::Error> {
-    let until = Instant::now() + patience;
+/// Tries again as long as somebody else has the repository locked, and patience lasts.
+pub(super) fn while_locked<T>(
+    context: &Context<'_>,
+    attempt: &mut dyn FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let until = Instant::now() + context.patience;
     let mut has_told = false;
     loop {
-        let locked = Lock::acquire(repository, false, holder).and_then(|lock| {
-            lock.confirm()?;
-            Ok(lock)
-        });
-        match locked {
-            Err(repository::Error::Locked(other)) if Instant::now() < until => {
+        match attempt() {
+            Err(Error::Repository { name, source: repository::Error::Locked(other) }) if Instant::now() < until => {
                 if !has_told {
-                    told(&format!("waiting: the repository is locked by {other}"));
+                    context.watch.say(&format!("waiting: repository \"{name}\" is locked by {other}"));
                     has_told = true;
                 }
                 let next = Instant::now() + LOOK_AGAIN_EVERY;
                 while Instant::now() < next {
-                    if is_cancelled() {
-                        return Err(repository::Error::Cancelled);
+                    if context.is_cancelled() {
+                        return Err(Error::Repository { name, source: repository::Error::Cancelled });
                     }
                     std::thread::sleep(STEP);
                 }
             }
-            locked => return locked.map(Arc::new),
+            done => return done,
         }
     }
 }
