@@ -7,6 +7,7 @@
 //! - [`hook`]: a snapshot before each run of a package manager
 //! - [`job`]: what a run does for a project: snapshots, backups, retention, prune, check
 //! - [`repositories`]: from a repository in the configuration to an open one
+//! - [`nearest`]: the word that was probably meant
 //! - [`rollback`]: taking a directory back without anybody to ask, and going on with what was cut short
 //!
 //! Does not know of terminals and of HTTP: whoever calls asks and shows. Never reads the environment, and is given the
@@ -19,6 +20,7 @@ pub mod guard;
 pub mod hook;
 pub mod job;
 pub mod moment;
+pub mod nearest;
 pub mod process;
 pub mod redact;
 pub mod repositories;
