@@ -1,7 +1,7 @@
 //! The catalog: what was done and what there is, in one SQLite file beside the state of the snapshots.
 //!
 //! Invariant: it is never needed for correctness. All that it says of snapshots, guards and backups is found in the
-//! file systems and in the repositories, and it is rebuilt from them; what only it knows (how past jobs
+//! file systems and in the repositories, and it is rebuilt from them ([`Catalog::rebuild`]); what only it knows (how past jobs
 //! went, how repositories grew) is history. So nothing that fails here stops anything: a command writes through a
 //! [`Recorder`], which says once what could not be recorded.
 //!
@@ -13,13 +13,17 @@
 //!
 //! Does not know of plans, of what is overdue, nor of how anything is done.
 
+mod backups;
 mod columns;
 mod error;
 mod event;
 mod file;
 mod job;
+mod rebuild;
 mod recorder;
 mod schema;
+mod snapshots;
+mod verifications;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,12 +32,16 @@ use std::time::Instant;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, TransactionBehavior};
 
+pub use self::backups::{KnownBackup, KnownRepository, LIVE_TAG, Listing, PROJECT_TAG, Size};
 pub use self::error::Error;
 use self::error::{Verdict, judge};
 pub use self::event::{Event, Level};
 use self::file::{Identity, Opened};
 pub use self::job::{End, Figures, Job, JobKind, Outcome, Task};
+pub use self::rebuild::{Found, Rebuilt, Source};
 pub use self::recorder::Recorder;
+pub use self::snapshots::KnownGuard;
+pub use self::verifications::{Verification, Verified, Way};
 
 /// The catalog's name in the state directory.
 pub const FILE_NAME: &str = "catalog.sqlite";
