@@ -1,5 +1,7 @@
 //! What is done with snapshots and, later, with backups as a whole.
 //!
+//! - [`catalog`]: what was done and what there is, written down
+//! - [`config`]: what a person wrote down: repositories, plans, projects
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
@@ -9,10 +11,13 @@
 //! Does not know of terminals and of HTTP: whoever calls asks and shows. Never reads the environment, and is given the
 //! time ([`moment::Clock`]).
 
+pub mod catalog;
+pub mod config;
 pub mod convert;
 pub mod guard;
 pub mod hook;
 pub mod moment;
 pub mod place;
 pub mod process;
+pub mod redact;
 pub mod rollback;
