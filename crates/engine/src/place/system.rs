@@ -38,6 +38,11 @@ impl System {
         Ok(System { root, mounts, names, addresses, is_virtual_machine, runner })
     }
 
+    /// Where the file system is mounted that a path lies in.
+    pub fn mount_point(&self, path: &Path) -> Option<PathBuf> {
+        mounts::mount_of(&self.mounts, &self.canonical(path)).map(|mount| mount.point.clone())
+    }
+
     /// A path of the machine, as a path here.
     pub(super) fn real(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
