@@ -1,5 +1,6 @@
 //! What is done with snapshots and, later, with backups as a whole.
 //!
+//! - [`config`]: what a person wrote down: repositories, plans, projects
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
@@ -8,6 +9,7 @@
 //! Does not know of terminals and of HTTP: whoever calls asks and shows. Never reads the environment, and is given the
 //! time ([`moment::Clock`]).
 
+pub mod config;
 pub mod convert;
 pub mod guard;
 pub mod hook;
