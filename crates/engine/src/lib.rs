@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: what a person wrote down: repositories, plans, projects
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
+//! - [`daemon`]: what runs by the clock
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
 //! - [`rollback`]: taking a directory back without anybody to ask, and going on with what was cut short
@@ -11,6 +12,7 @@
 
 pub mod config;
 pub mod convert;
+pub mod daemon;
 pub mod guard;
 pub mod hook;
 pub mod moment;
