@@ -1,0 +1,5 @@
+//! The catalog as the daemon and the commands use it: jobs, damage, several processes at once, a full disk.
+#![allow(missing_docs)]
+
+mod jobs;
+mod support;
