@@ -7,6 +7,7 @@
 mod forecast;
 mod group;
 mod retention;
+pub mod schedule;
 mod span;
 
 pub use forecast::{Forecast, Sample, forecast};
