@@ -6,6 +6,7 @@
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
 //! - [`rollback`]: taking a directory back without anybody to ask, and going on with what was cut short
+//! - [`timeline`]: all points in time that a project can go back to
 //!
 //! Does not know of terminals and of HTTP: whoever calls asks and shows. Never reads the environment, and is given the
 //! time ([`moment::Clock`]).
@@ -19,3 +20,4 @@ pub mod moment;
 pub mod process;
 pub mod redact;
 pub mod rollback;
+pub mod timeline;
