@@ -19,7 +19,6 @@ mod signals;
 mod snapshots;
 mod sources;
 mod status_line;
-mod suggest;
 
 use std::process::ExitCode;
 

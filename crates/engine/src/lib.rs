@@ -5,6 +5,7 @@
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
+//! - [`nearest`]: the word that was probably meant
 //! - [`rollback`]: taking a directory back without anybody to ask, and going on with what was cut short
 //! - [`timeline`]: all points in time that a project can go back to
 //!
@@ -17,6 +18,7 @@ pub mod convert;
 pub mod guard;
 pub mod hook;
 pub mod moment;
+pub mod nearest;
 pub mod process;
 pub mod redact;
 pub mod rollback;

@@ -7,9 +7,16 @@
 //! Does not know of what is done with it, nor where the file lies: whoever calls says so, and says which directory `~`
 //! stands for. Secrets are never in the file, only where they are found.
 
+mod check;
+mod decode;
 mod issue;
-#[expect(dead_code, reason = "read by the decoder, which comes next")]
+mod keys;
+mod schema;
+mod section;
+#[cfg(test)]
+mod tests;
 mod value;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,8 +25,10 @@ use std::time::Duration;
 use jiff::civil::{Time, Weekday};
 use policy::{Keep, Span};
 
-pub use issue::{ConfigError, Issue};
+pub use issue::{ConfigError, Issue, Place};
+pub use schema::schema;
 pub use value::{Percentage, Rate};
+pub use words::split_words;
 
 /// All that a configuration file says. The maps go by name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -145,6 +154,8 @@ pub struct Project {
     pub paths: Vec<PathBuf>,
     /// Patterns of what no backup needs, as [`backup::patterns`] reads them.
     pub exclude: Vec<String>,
+    /// `one-file-system`: backups stay on the file systems of the paths.
+    pub one_file_system: bool,
     /// Units of systemd that are stopped before a rollback and started after it.
     pub units: Vec<String>,
     /// A shell command that succeeds when the project is well.
