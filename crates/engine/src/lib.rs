@@ -5,6 +5,8 @@
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
+//! - [`job`]: what a run does for a project: snapshots, backups, retention, prune, check
+//! - [`repositories`]: from a repository in the configuration to an open one
 //! - [`nearest`]: the word that was probably meant
 //! - [`rollback`]: taking a directory back without anybody to ask, and going on with what was cut short
 //! - [`timeline`]: all points in time that a project can go back to
@@ -17,9 +19,11 @@ pub mod config;
 pub mod convert;
 pub mod guard;
 pub mod hook;
+pub mod job;
 pub mod moment;
 pub mod nearest;
 pub mod process;
 pub mod redact;
+pub mod repositories;
 pub mod rollback;
 pub mod timeline;

@@ -44,8 +44,8 @@ pub fn run<'a>(
     journal::refuse_if_switching(state, &plan.directory)?;
     // The plan was made without the lock.
     let Record { handle, project, .. } = state.record(plan.to)?;
-    let is_unchanged = handle.as_ref() == Some(&plan.handle)
-        && provider.plan_switch(&plan.handle, plan.safety)? == plan.switch;
+    let is_unchanged =
+        handle.as_ref() == Some(&plan.handle) && provider.plan_switch(&plan.handle, plan.safety)? == plan.switch;
     if !is_unchanged {
         let directory = plan.directory.display();
         let message = format!("{directory}, or snapshot {} of it, has changed since this was planned", plan.to);
