@@ -12,6 +12,7 @@
 //! - [`repositories`]: from a repository in the configuration to an open one
 //! - [`rollback`]: taking a directory back without anybody to ask, and going on with what was cut short
 //! - [`status`]: how well all is protected, and what needs attention
+//! - [`timeline`]: all points in time that a project can go back to
 //!
 //! Does not know of terminals and of HTTP: whoever calls asks and shows. Never reads the environment, and is given the
 //! time ([`moment::Clock`]).
@@ -31,3 +32,4 @@ pub mod redact;
 pub mod repositories;
 pub mod rollback;
 pub mod status;
+pub mod timeline;

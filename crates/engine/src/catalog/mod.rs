@@ -39,7 +39,7 @@ use self::error::{Verdict, judge};
 pub use self::event::{Event, Level};
 use self::file::{Identity, Opened};
 pub use self::job::{End, Figures, Job, JobKind, Outcome, Task};
-pub use self::rebuild::{Found, Rebuilt, Source};
+pub use self::rebuild::{Found, Rebuilt, Source, list};
 pub use self::recorder::Recorder;
 pub use self::snapshots::KnownGuard;
 pub use self::verifications::{Verification, Verified, Way};
