@@ -10,6 +10,7 @@
 //! - [`nearest`]: the word that was probably meant
 //! - [`place`]: on which disks something lies, and how near two things are
 //! - [`repositories`]: from a repository in the configuration to an open one
+//! - [`protect`]: from a directory to a project with a plan and a repository
 //! - [`rollback`]: taking a directory back without anybody to ask, and going on with what was cut short
 //! - [`status`]: how well all is protected, and what needs attention
 //! - [`timeline`]: all points in time that a project can go back to
@@ -28,6 +29,7 @@ pub mod moment;
 pub mod nearest;
 pub mod place;
 pub mod process;
+pub mod protect;
 pub mod redact;
 pub mod repositories;
 pub mod rollback;
