@@ -28,7 +28,11 @@ impl ConfigLock {
         // A link to the file stays one.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let directory = above(&path);
-        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(ProtectError::io("create", directory))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .map_err(ProtectError::io("create", directory))?;
         let open = File::open(directory).map_err(ProtectError::io("open", directory))?;
         rustix::io::retry_on_intr(|| flock(&open, FlockOperation::LockExclusive))
             .map_err(|error| ProtectError::io("lock", directory)(error.into()))?;
@@ -179,7 +183,10 @@ mod tests {
         let lock = ConfigLock::take(&link).unwrap();
         assert_eq!(lock.read().unwrap(), "old");
         lock.replace("new").unwrap();
-        assert_eq!((fs::read_to_string(&real).unwrap().as_str(), fs::metadata(&real).unwrap().mode() & 0o7777), ("new", 0o640));
+        assert_eq!(
+            (fs::read_to_string(&real).unwrap().as_str(), fs::metadata(&real).unwrap().mode() & 0o7777),
+            ("new", 0o640)
+        );
         assert!(link.is_symlink());
     }
 

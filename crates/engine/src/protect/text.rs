@@ -219,12 +219,7 @@ mod tests {
         protect_with(text, directory, None, false)
     }
 
-    fn protect_with(
-        text: &str,
-        directory: &str,
-        name: Option<&str>,
-        is_chosen: bool,
-    ) -> Result<Planned, ProtectError> {
+    fn protect_with(text: &str, directory: &str, name: Option<&str>, is_chosen: bool) -> Result<Planned, ProtectError> {
         let repository = NewRepository { url: "/var/b".into(), password_file: "/etc/snapback/local.password".into() };
         let wanted = Wanted { directory: Path::new(directory), name, repository, is_chosen };
         plan(Path::new("/etc/snapback/snapback.toml"), text, None, &wanted)
@@ -273,7 +268,8 @@ plans = ["nightly"]
     fn a_project_without_a_plan_gets_one_and_keeps_its_comments() {
         let text = "[project.shop] # ours\npaths = [\"/srv/shop\"] # all of it\n";
         let planned = protect(text, "/srv/shop").unwrap();
-        let start = "[project.shop] # ours\npaths = [\"/srv/shop\"] # all of it\nplans = [\"nightly\"]\n\n[repository.local]\n";
+        let start =
+            "[project.shop] # ours\npaths = [\"/srv/shop\"] # all of it\nplans = [\"nightly\"]\n\n[repository.local]\n";
         assert!(planned.text.starts_with(start), "{}", planned.text);
         assert_eq!(planned.added, ["repository.local", "plan.nightly", "project.shop"]);
     }
@@ -291,7 +287,8 @@ plans = ["nightly"]
 
     #[test]
     fn names_are_made_fit_and_taken_ones_refused() {
-        for (path, name) in [("/srv/my shop!", "my-shop"), ("/", "system"), ("/srv/ä", "project"), ("/srv/.git", "git")] {
+        for (path, name) in [("/srv/my shop!", "my-shop"), ("/", "system"), ("/srv/ä", "project"), ("/srv/.git", "git")]
+        {
             assert_eq!(last_name(Path::new(path)), name);
         }
         assert!(protect("", "/srv/a\"b\\c").unwrap().config.projects["a-b-c"].paths == [PathBuf::from("/srv/a\"b\\c")]);
