@@ -56,7 +56,7 @@ pub(crate) struct Command {
     #[arg(long, value_name = "COMMAND")]
     probe: Option<String>,
 
-    /// How long the probe is tried again, as a service may need a while until it answers
+    /// How long the probe is tried again, as a service may need a while until it answers, and how long a try may take
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
     probe_limit: Duration,
 }
@@ -74,7 +74,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let request = Request {
         stop: command.stop.clone(),
         restart: command.restart.clone(),
-        probe: command.probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
+        probe: command.probe.iter().flat_map(|probe| engine::rollback::probe(probe, command.probe_limit)).collect(),
         probe_secs: command.probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
         losses: losses(&*provider, &record, output),
