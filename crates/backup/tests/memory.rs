@@ -59,6 +59,7 @@ fn back_up(place: &Path, parent: Option<Id>) -> Id {
     let index = Arc::new(repository.load_index().unwrap());
     let options = archive::Options {
         paths: vec![place.join("source")],
+        elsewhere: Vec::new(),
         exclude: None,
         exclude_caches: false,
         exclude_larger_than: None,
