@@ -3,6 +3,7 @@
 //! - [`catalog`]: what was done and what there is, written down
 //! - [`config`]: what a person wrote down: repositories, plans, projects
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
+//! - [`daemon`]: what runs by the clock
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
 //! - [`job`]: what a run does for a project: snapshots, backups, retention, prune, check
@@ -17,6 +18,7 @@
 pub mod catalog;
 pub mod config;
 pub mod convert;
+pub mod daemon;
 pub mod guard;
 pub mod hook;
 pub mod job;

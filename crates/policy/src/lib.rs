@@ -6,6 +6,7 @@
 
 mod group;
 mod retention;
+pub mod schedule;
 mod span;
 
 pub use group::{GroupBy, GroupByError, GroupKey};
