@@ -21,6 +21,7 @@ mod file;
 mod job;
 mod rebuild;
 mod recorder;
+mod room;
 mod schema;
 mod snapshots;
 mod verifications;
