@@ -391,6 +391,7 @@ fn project(name: &str, section: &Section<'_>, places: &mut Places) -> Project {
         name: name.to_owned(),
         paths: paths.into_iter().map(|path| path.value).collect(),
         exclude: strings(exclude),
+        one_file_system: section.flag("one-file-system", false),
         units: strings(units),
         probe: section.text("probe").map(|probe| probe.value),
         probe_limit: section.duration("probe-limit").unwrap_or(Duration::from_secs(30)),

@@ -172,9 +172,11 @@ pub(crate) static CHECK: [Key; 3] = [
 ];
 
 /// `[project.NAME]`
-pub(crate) static PROJECT: [Key; 8] = [
+pub(crate) static PROJECT: [Key; 9] = [
     key("paths", Kind::Paths, "[\"/srv/shop\"]", "The directories it consists of.").required(),
     key("exclude", Kind::Texts, "[\"cache/\", \"*.tmp\"]", "What backups leave out."),
+    key("one-file-system", Kind::Flag, "true", "Whether backups stay on the file systems of the paths.")
+        .default("false"),
     key("units", Kind::Texts, "[\"shop.service\"]", "Units of systemd, stopped and started around a rollback."),
     key("probe", Kind::Text, "\"curl -fsS http://localhost:8080/health\"", "A shell command: does it work?"),
     key("probe-limit", Kind::Duration, "\"1m\"", "How long it may take until the probe succeeds.").default("\"30s\""),

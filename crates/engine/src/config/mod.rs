@@ -154,6 +154,8 @@ pub struct Project {
     pub paths: Vec<PathBuf>,
     /// Patterns of what no backup needs, as [`backup::patterns`] reads them.
     pub exclude: Vec<String>,
+    /// `one-file-system`: backups stay on the file systems of the paths.
+    pub one_file_system: bool,
     /// Units of systemd that are stopped before a rollback and started after it.
     pub units: Vec<String>,
     /// A shell command that succeeds when the project is well.

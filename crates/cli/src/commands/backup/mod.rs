@@ -178,8 +178,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 
 /// Backs up projects, if that is what is meant.
 fn projects(command: &Command, global: &Global, output: &Output) -> Result<Option<ExitCode>> {
-    let targets: Vec<Target> =
-        command.paths.iter().map(|path| Target::find(path, global)).collect::<Result<_>>()?;
+    let targets: Vec<Target> = command.paths.iter().map(|path| Target::find(path, global)).collect::<Result<_>>()?;
     let found: Vec<&Project> = targets.iter().filter_map(Target::project).collect();
     let of_projects = [(!command.to.is_empty(), "--to"), (command.full, "--full")];
     let of_paths = [
@@ -210,6 +209,17 @@ fn projects(command: &Command, global: &Global, output: &Output) -> Result<Optio
     }
     let wanted = project::Wanted { to: &command.to, is_full: command.full };
     project::run(&configuration::load(global)?, &found, &wanted, global, output).map(Some)
+}
+
+/// Backs one project up into some of its repositories.
+pub(super) fn project(
+    config: &Config,
+    project: &Project,
+    to: &[String],
+    global: &Global,
+    output: &Output,
+) -> Result<ExitCode> {
+    project::run(config, &[project], &project::Wanted { to, is_full: false }, global, output)
 }
 
 /// Counts what there is while the run goes on. It ends by itself when the run does; without it there are no totals.
