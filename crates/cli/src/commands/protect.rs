@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use engine::config::{Config, PasswordSource, Project};
+use engine::config::{Config, Project};
 use engine::job;
 use engine::place::{Nearness, Place, System as Machine};
 use engine::protect::{self, ConfigLock, Made, NewRepository, Planned, Wanted};
