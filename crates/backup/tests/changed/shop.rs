@@ -225,7 +225,7 @@ impl Shop {
         let view: Box<dyn View> = self.provider().view(handle).unwrap();
         let mut options = archive::Options {
             paths: vec![self.choice.below.map_or(self.directory(), |below| self.directory().join(below))],
-            elsewhere: vec![Elsewhere { path: self.directory(), at: view.path().to_owned() }],
+            elsewhere: vec![Elsewhere { path: self.directory(), at: view.path().to_owned(), copied: None }],
             exclude: self.choice.excludes.then(|| Patterns::new(["*.skip", "f3"]).unwrap()),
             exclude_caches: self.choice.excludes,
             exclude_larger_than: self.choice.excludes.then_some(7000),

@@ -146,11 +146,11 @@ pub(crate) mod tests {
             (END, &[]),
         ]);
         let mut found = Vec::new();
-        read(&mut &stream[..], &mut |command| {
+        let told = read(&mut &stream[..], &mut |command| {
             found.push(format!("{command:?}"));
             ControlFlow::Continue(())
-        })
-        .unwrap();
+        });
+        assert_eq!(told.unwrap(), ControlFlow::Continue(()));
         let expected = [
             r#"Touch("o257-8-0")"#,
             r#"Rename { from: "o257-8-0", to: "new" }"#,
