@@ -73,7 +73,7 @@ impl Source {
 
     /// Whether the next backup can be told what changed since these snapshots.
     pub(super) fn can_be_base(&self) -> bool {
-        !self.volumes.is_empty() && self.survey.volumes.iter().all(|provider| provider.abilities().knows_changes)
+        !self.volumes.is_empty() && self.survey.volumes.iter().all(|provider| provider.tells_dirty_paths())
     }
 
     /// When copying was begun, of a snapshot that is a copy of each file and not of one moment.
