@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Hook(commands::hook::Command),
     /// Back up files and directories
     Backup(commands::backup::Command),
-    /// List the backups
+    /// List the backups, or all points in time of a project
     List(commands::list::Command),
     /// List the files of a backup
     Ls(commands::ls::Command),
@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Create and maintain the repository
     #[command(subcommand, arg_required_else_help = true)]
     Repo(commands::repo::Command),
+    /// What Snapback knows of what it did
+    #[command(subcommand, arg_required_else_help = true)]
+    Catalog(commands::catalog::Command),
     /// Print the completions of a shell
     Completions(commands::completions::Command),
     /// Write the manual pages

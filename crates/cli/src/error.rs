@@ -88,6 +88,10 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
             (code, hint) = judge(cause);
             break;
         }
+        if let Some(cause) = cause.downcast_ref::<engine::catalog::Error>() {
+            hint = cause.hint();
+            break;
+        }
         if let Some(cause) = cause.downcast_ref::<snapshot::error::Error>() {
             hint = way_out(cause);
             break;

@@ -5,6 +5,7 @@ mod args;
 mod ask;
 mod clock;
 mod commands;
+mod configured;
 mod entry;
 mod error;
 mod global;
@@ -46,6 +47,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         Command::Adopt(command) => commands::adopt::run(command, global, output),
         Command::Backup(command) => commands::backup::run(command, global, output),
         Command::Cat(command) => commands::cat::run(command, global, output),
+        Command::Catalog(command) => commands::catalog::run(command, global, output),
         Command::Completions(command) => commands::completions::run(command, Arguments::command()),
         Command::Confirm(command) => commands::confirm::run(command, global, output),
         Command::Diff(command) => commands::diff::run(command, global, output),

@@ -6,7 +6,7 @@ mod diff;
 mod document;
 mod expire;
 mod hold;
-mod list;
+pub(crate) mod list;
 mod mount;
 mod undo;
 
