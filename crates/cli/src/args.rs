@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// A snapshot before each run of apt or dnf
     #[command(subcommand, arg_required_else_help = true)]
     Hook(commands::hook::Command),
-    /// Back up files and directories
+    /// Back up a project, or files and directories
     Backup(commands::backup::Command),
     /// List the backups, or all points in time of a project
     List(commands::list::Command),
@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// What Snapback knows of what it did
     #[command(subcommand, arg_required_else_help = true)]
     Catalog(commands::catalog::Command),
+    /// Check the configuration, or print its schema
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(commands::config::Command),
     /// Print the completions of a shell
     Completions(commands::completions::Command),
     /// Write the manual pages

@@ -51,6 +51,9 @@ const COMMANDS: &[&str] = &[
     "repo repair backups",
     "catalog",
     "catalog rebuild",
+    "config",
+    "config check",
+    "config schema",
     "completions",
 ];
 

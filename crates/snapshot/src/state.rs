@@ -102,7 +102,8 @@ impl State {
     }
 
     /// The one that is meant: the beginning of an id, `latest`, or `latest~2` for the second before it. With a
-    /// `directory`, `latest` is the latest of it. What was kept on the way back to another one is not counted.
+    /// `directory`, `latest` is the latest of it. What was kept on the way back to another one, or was made to be read from,
+    /// is not counted.
     pub fn find(&self, name: &str, directory: Option<&Path>) -> Result<Record, Error> {
         let mut records = self.records()?;
         if let Some(rest) = name.strip_prefix("latest") {
@@ -113,8 +114,9 @@ impl State {
             };
             let is_meant = |record: &Record| directory.is_none_or(|directory| record.directory == directory);
             // One that was never finished is none.
-            records
-                .retain(|record| record.handle.is_some() && !record.purpose.is_on_the_way_back() && is_meant(record));
+            records.retain(|record| {
+                record.handle.is_some() && record.purpose.is_a_point_to_return_to() && is_meant(record)
+            });
             return records.into_iter().rev().nth(back).ok_or_else(|| Error::NoSuchSnapshot(name.to_owned()));
         }
         records.retain(|record| !name.is_empty() && record.id.to_string().starts_with(name));
@@ -161,16 +163,7 @@ impl State {
 
     /// Writes a document, durably.
     pub fn write<T: Serialize>(&self, kind: &str, id: Id, document: &T) -> Result<(), Error> {
-        let directory = self.root.join(kind);
-        let (path, unfinished) = (directory.join(format!("{id}.json")), directory.join(format!("{id}.tmp")));
-        let mut text = serde_json::to_vec_pretty(document).expect("our documents have string keys only");
-        text.push(b'\n');
-        let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(true).write(true).mode(0o600).open(&unfinished);
-        let mut file = file.map_err(Error::io("create", &unfinished))?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(Error::io("write", &unfinished))?;
-        fs::rename(&unfinished, &path).map_err(Error::io("rename", &unfinished))?;
-        sync(&directory)
+        write_file(&self.root.join(kind), &format!("{id}.json"), document)
     }
 
     /// Removes a document, durably; one that is not there is success.
@@ -183,6 +176,20 @@ impl State {
         }
         sync(&directory)
     }
+}
+
+/// Writes a file `NAME.json` as JSON, durably: what was there before, or all of the new, whenever the machine stops.
+pub fn write_file<T: Serialize>(directory: &Path, name: &str, document: &T) -> Result<(), Error> {
+    let path = directory.join(name);
+    let unfinished = path.with_extension("tmp");
+    let mut text = serde_json::to_vec_pretty(document).expect("our documents have string keys only");
+    text.push(b'\n');
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(true).write(true).mode(0o600).open(&unfinished);
+    let mut file = file.map_err(Error::io("create", &unfinished))?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(Error::io("write", &unfinished))?;
+    fs::rename(&unfinished, &path).map_err(Error::io("rename", &unfinished))?;
+    sync(directory)
 }
 
 fn sync(directory: &Path) -> Result<(), Error> {

@@ -111,3 +111,9 @@ pub(crate) fn recorder<'a>(session: &Session<'_>, output: &'a Output) -> Recorde
     let path = session.state.root().join(catalog::FILE_NAME);
     Recorder::open(&path, session.now, move |text| output.warning(text))
 }
+
+/// Tells the catalog what snapshots and guards there are now. That it cannot be told is said, and nothing else.
+pub(crate) fn sync(global: &Global, output: &Output) {
+    let Ok(session) = Session::open(global, output) else { return };
+    recorder(&session, output).note(|catalog| catalog.sync(&session.state));
+}

@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod cat;
 pub(crate) mod catalog;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod confirm;
 pub(crate) mod diff;
 pub(crate) mod find;

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use super::error::{Error, Verdict, judge};
 use super::schema;
+use super::tidy::tidy;
 
 /// How long to wait for others; they hold it for milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -131,7 +132,8 @@ fn check_now_and_then(connection: &Connection, now: Timestamp) -> rusqlite::Resu
     if let Some(flaw) = flaw(connection)? {
         return Ok(Err(Trouble::Damaged(flaw)));
     }
-    // On a full disk the next one checks again.
+    // On a full disk the next one does it again.
+    let _ = tidy(connection, now);
     let _ = connection.execute("INSERT OR REPLACE INTO facts VALUES ('checked', ?1)", [now]);
     Ok(Ok(()))
 }

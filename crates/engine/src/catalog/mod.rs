@@ -21,8 +21,10 @@ mod file;
 mod job;
 mod rebuild;
 mod recorder;
+mod room;
 mod schema;
 mod snapshots;
+mod tidy;
 mod verifications;
 
 use std::path::{Path, PathBuf};

@@ -23,7 +23,7 @@ use super::prune::{self, Pruned};
 use super::retention::{self, Retained};
 use super::source::{self, Source};
 use super::survey::Survey;
-use super::{Context, Error, priority, wait};
+use super::{Context, Error, priority, recorded, wait};
 use crate::catalog::{Figures, Job, JobKind, Outcome};
 use crate::config::{self, Config, Plan, Project};
 use crate::repositories;
@@ -202,6 +202,7 @@ fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: Vec<
     }
     drop(views);
     tidy(context, request)?;
+    recorded::snapshots(context);
     Ok(Backups { live: source.survey.live, into, hook_failed: None })
 }
 
@@ -228,7 +229,7 @@ fn survey(project: &Project) -> Result<Survey, Error> {
     let exclude = exclude.map_err(|error| wrong(error.to_string()))?;
     let mounts = mounts::mounts()?;
     let find = |path: &Path| detect::enclosing(path, &mounts, Arc::new(System));
-    Ok(Survey::of(&project.paths, &mounts, Some(&exclude), &find))
+    Ok(Survey::of(project, &mounts, &exclude, &find))
 }
 
 fn wanted<'a>(config: &Config, project: &'a Project, source: &Source) -> Wanted<'a> {
@@ -244,7 +245,8 @@ fn wanted<'a>(config: &Config, project: &'a Project, source: &Source) -> Wanted<
     let live: Vec<&Path> = source.survey.live.iter().map(|(path, _)| &**path).collect();
     let places: Vec<_> =
         source.survey.places.iter().map(|place| (&place.path, volumes[place.volume], &place.below)).collect();
-    let settings = format!("{:?} {:?} {left_out:?} {places:?} {live:?}", project.paths, project.exclude);
+    let Project { paths, exclude, one_file_system, .. } = project;
+    let settings = format!("{paths:?} {exclude:?} {one_file_system} {left_out:?} {places:?} {live:?}");
     Wanted { project, left_out, settings, full_walk: full_walk.unwrap_or(FULL_WALK) }
 }
 
@@ -285,6 +287,9 @@ fn one(
         Err(error) => (Err(error), None),
     };
     end_backup(context, job, &made);
+    if let Ok(made) = &made {
+        recorded::made(context, repository, &opened, made);
+    }
     if let (Ok(made), Some(target)) = (&made, target) {
         if let Err(error) = keep_base(context, name, &opened, wanted, source, made) {
             context.watch.warn(&format!("the next backup to \"{name}\" will look at everything: {error}"));
@@ -335,6 +340,7 @@ fn retain(context: &Context<'_>, target: &Target<'_>, project: &Project, plans: 
     let job = begin(context, JobKind::Retention, &project.name, target.name)?;
     let retained = retention::apply(context, target, &project.name, plans).and_then(|retained| {
         if !retained.removed.is_empty() {
+            recorded::removed(context, target.name, &retained.removed);
             prune::note(context, &target.repository.config().id.to_string(), retained.added_by_removed)?;
         }
         Ok(retained)
@@ -353,6 +359,7 @@ fn prune(context: &Context<'_>, name: &str, opened: &Arc<Repository>, project: &
     match &pruned {
         Ok(Pruned::NotWorthIt | Pruned::InUse | Pruned::GaveWay) => {}
         Ok(Pruned::Freed(bytes)) => {
+            recorded::size(context, name, opened);
             end_other(context, job, None, Figures { freed_bytes: Some(*bytes), ..Figures::default() });
         }
         Err(error) => end_other(context, job, Some(error), Figures::default()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use repository::check::{self, Options, ReadData, Report};
 use repository::lock::Lock;
 
-use super::{Context, Error, wait};
+use super::{Context, Error, recorded, wait};
 use crate::catalog::{Figures, Job, JobKind, Outcome};
 use crate::config;
 use crate::repositories;
@@ -31,6 +31,9 @@ pub fn run(context: &Context<'_>, repository: &config::Repository, percent: Opti
     let bytes = checked.as_ref().ok().map(|report| report.figures.bytes_read);
     let ended = ended.with_figures(Figures { bytes, ..Figures::default() });
     context.recorder.note(|catalog| catalog.record_job(&ended));
+    if let Ok(report) = &checked {
+        recorded::looked(context, name, ended.started, percent, report);
+    }
     checked
 }
 

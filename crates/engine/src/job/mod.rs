@@ -22,6 +22,7 @@ pub mod hooks;
 pub mod lock;
 pub mod priority;
 mod prune;
+mod recorded;
 mod retention;
 pub mod snapshots;
 mod source;

@@ -12,6 +12,7 @@ use snapshot::provider::Space;
 use snapshot::record::{Purpose, Record};
 
 use super::document::Document;
+use crate::configuration::Target;
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, numbers, printable, words};
@@ -28,18 +29,20 @@ const FREE_PART: u64 = 10;
 \"Grown since\" is what was written to the directory since. \"Reclaimable\" is what deleting the snapshot
 would give back, estimated. The one says nothing about the other.")]
 pub(crate) struct Command {
-    /// Only of this directory
-    #[arg(value_name = "DIR")]
+    /// Only of this project or directory
+    #[arg(value_name = "PROJECT|DIR")]
     directory: Option<PathBuf>,
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     let session = Session::open(global, output)?;
     let mut listed = manage::list(&session.state, session.now)?;
-    if let Some(directory) = &command.directory {
+    if let Some(named) = &command.directory {
+        let target = Target::find(named, global)?;
         // It may be gone, and its snapshots still be there.
-        let directory = directory.canonicalize().or_else(|_| std::path::absolute(directory))?;
-        listed.retain(|listed| listed.record.directory == directory);
+        let whole = |directory: &PathBuf| directory.canonicalize().or_else(|_| std::path::absolute(directory));
+        let directories: Vec<PathBuf> = target.directories().iter().map(whole).collect::<Result<_, _>>()?;
+        listed.retain(|listed| directories.contains(&listed.record.directory));
     }
     let records: Vec<Record> = listed.iter().map(|listed| listed.record.clone()).collect();
     let spaces = snapshots::spaces(&records, output);
@@ -100,6 +103,7 @@ pub(crate) fn note(record: &Record, is_whole: bool) -> String {
     let note = match (record.note.as_str(), record.purpose) {
         ("", Purpose::Safety { rolled_back_to }) => format!("before the rollback to {rolled_back_to}"),
         ("", Purpose::Undo { brought_back_from }) => format!("before files came back from {brought_back_from}"),
+        (_, Purpose::Backup) if record.expires.is_none() => "what the next backup is compared with".to_owned(),
         (note, _) => note.to_owned(),
     };
     let note: String = note.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();

@@ -54,3 +54,10 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         Command::Expire(command) => expire::run(command, global, output),
     }
 }
+
+impl Command {
+    /// Whether snapshots may be others after it.
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(self, Command::List(_) | Command::Diff(_) | Command::Mount(_))
+    }
+}
