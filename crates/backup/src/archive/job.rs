@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use repository::id::Id;
 use repository::tree::Node;
 
+use crate::archive::changed::Doubt;
 use crate::archive::directory::{Directory, Place};
 use crate::archive::targets::Target;
 use crate::attributes::Stat;
@@ -25,6 +26,8 @@ pub(super) struct DirectoryJob {
     pub(super) target: Target,
     /// The file system of the target it belongs to.
     pub(super) device: Option<u64>,
+    /// What of it has to be looked at.
+    pub(super) doubt: Doubt,
 }
 
 /// A regular file to be read.

@@ -146,9 +146,11 @@ pub fn back_up(context: &Context<'_>, request: &BackupRequest<'_>) -> Result<Bac
         }
         return Err(error);
     }
-    let mut backups = match from_snapshots(context, request, jobs) {
+    let mut backups = match from_snapshots(context, request, &jobs) {
         Ok(backups) => backups,
         Err(error) => {
+            let now = context.clock.wall();
+            jobs.into_iter().for_each(|job| end(context, job.ended(now, Outcome::Failed).with_error(&error)));
             let facts = facts.with("SNAPBACK_OUTCOME", Outcome::Failed.as_str()).with("SNAPBACK_ERROR", &error);
             tell_after(context, request.project, &facts);
             return Err(error);
@@ -187,12 +189,18 @@ fn tell_after(context: &Context<'_>, project: &Project, facts: &Facts) -> Option
 }
 
 /// From the snapshots to their end.
-fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: Vec<Job>) -> Result<Backups, Error> {
+fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: &[Job]) -> Result<Backups, Error> {
     let BackupRequest { config, project, to } = request;
     let name = &project.name;
-    tidy(context, request)?;
     let survey = survey(project)?;
     let told = |text: &str| context.watch.warn(text);
+    let tidy_up = || {
+        // What is left is found by the next job.
+        if let Err(error) = tidy(context, request) {
+            told(&format!("snapshots that are needed no more stay: {error}"));
+        }
+    };
+    tidy_up();
     let (source, views) = Source::take(context.lock_snapshots, survey, name, context.clock.wall(), &told);
     let wanted = wanted(config, project, &source);
     let mut into = Vec::new();
@@ -201,7 +209,7 @@ fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: Vec<
         into.push(priority::run(repository.low_priority, || one(context, repository, &plans, &wanted, &source, job)));
     }
     drop(views);
-    tidy(context, request)?;
+    tidy_up();
     recorded::snapshots(context);
     Ok(Backups { live: source.survey.live, into, hook_failed: None })
 }

@@ -214,6 +214,7 @@ pub(crate) fn back_up_with(
     let mut options = archive::Options {
         paths: paths.iter().map(|path| path.to_path_buf()).collect(),
         elsewhere: Vec::new(),
+        changed: None,
         exclude: None,
         exclude_caches: false,
         exclude_larger_than: None,

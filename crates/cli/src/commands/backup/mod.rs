@@ -127,6 +127,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
             let options = archive::Options {
                 paths,
                 elsewhere: Vec::new(),
+                changed: None,
                 exclude,
                 exclude_caches: command.exclude_caches,
                 exclude_larger_than: command.exclude_larger_than,
