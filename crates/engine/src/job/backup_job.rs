@@ -9,6 +9,7 @@ use repository::Repository;
 use repository::id::Id as BackupId;
 use repository::lock::Lock;
 use repository::record::{BackupRecord, Summary};
+use repository::storage::FileKind;
 use snapshot::error::Error as SnapshotError;
 use snapshot::id::Id;
 use snapshot::provider::{Handle, Provider};
@@ -23,8 +24,8 @@ use super::prune::{self, Pruned};
 use super::retention::{self, Retained};
 use super::source::{self, Source};
 use super::survey::Survey;
-use super::{Context, Error, priority, recorded, wait};
-use crate::catalog::{Figures, Job, JobKind, Outcome};
+use super::{Context, Error, priority, wait};
+use crate::catalog::{Figures, Job, JobKind, Outcome, Size};
 use crate::config::{self, Config, Plan, Project};
 use crate::repositories;
 
@@ -80,6 +81,8 @@ pub struct Made {
     pub errors: u64,
     /// How much was looked at.
     pub walk: Walk,
+    /// What the next backup may go on from; `None` where something could not be read.
+    pub(super) content: Option<backup::archive::Base>,
     /// So many backups since everything was looked at.
     pub(super) since_full: u32,
     /// How long it took.
@@ -206,11 +209,11 @@ fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: &[Jo
     let mut into = Vec::new();
     for (repository, job) in to.iter().zip(jobs) {
         let plans = retention::plans(config, project, &repository.name);
+        let job = job.clone();
         into.push(priority::run(repository.low_priority, || one(context, repository, &plans, &wanted, &source, job)));
     }
     drop(views);
     tidy_up();
-    recorded::snapshots(context);
     Ok(Backups { live: source.survey.live, into, hook_failed: None })
 }
 
@@ -283,6 +286,7 @@ fn one(
             return into(backup, None, None);
         }
     };
+    context.recorder.note(|catalog| catalog.record_repository(name, &repository.url));
     let is_wanted = wait::want(context.state.root(), &opened.config().id.to_string());
     let done = wait::while_locked(context, &mut || {
         let lock = Lock::acquire(&opened, false, context.holder).map_err(Error::repository(name))?;
@@ -295,9 +299,6 @@ fn one(
         Err(error) => (Err(error), None),
     };
     end_backup(context, job, &made);
-    if let Ok(made) = &made {
-        recorded::made(context, repository, &opened, made);
-    }
     if let (Ok(made), Some(target)) = (&made, target) {
         if let Err(error) = keep_base(context, name, &opened, wanted, source, made) {
             context.watch.warn(&format!("the next backup to \"{name}\" will look at everything: {error}"));
@@ -310,6 +311,7 @@ fn one(
     drop(is_wanted);
     let may_prune = matches!(&retained, Some(Ok(_)));
     let pruned = may_prune.then(|| prune(context, name, &opened, wanted.project));
+    record_size(context, name, &opened);
     into(made, retained, pruned)
 }
 
@@ -323,6 +325,7 @@ fn keep_base(
     source: &Source,
     made: &Made,
 ) -> Result<(), SnapshotError> {
+    let Some(content) = &made.content else { return Ok(()) };
     if made.errors > 0 || !source.can_be_base() || !wanted.project.snapshot.keep_base {
         return Ok(());
     }
@@ -333,7 +336,7 @@ fn keep_base(
         name: name.to_owned(),
         repository: repository.config().id.to_string(),
         backup: made.id,
-        tree: made.record.tree,
+        content: content.clone(),
         volumes: source.records().map(volume).collect(),
         settings: wanted.settings.clone(),
         since_full: made.since_full,
@@ -348,11 +351,13 @@ fn retain(context: &Context<'_>, target: &Target<'_>, project: &Project, plans: 
     let job = begin(context, JobKind::Retention, &project.name, target.name)?;
     let retained = retention::apply(context, target, &project.name, plans).and_then(|retained| {
         if !retained.removed.is_empty() {
-            recorded::removed(context, target.name, &retained.removed);
             prune::note(context, &target.repository.config().id.to_string(), retained.added_by_removed)?;
         }
         Ok(retained)
     });
+    if let Ok(Retained { removed, .. }) = &retained {
+        context.recorder.note(|catalog| catalog.forget_backups(target.name, removed));
+    }
     let removed = retained.as_ref().ok().map(|retained| retained.removed.len() as u64);
     // That nothing had its time is not worth remembering.
     if removed != Some(0) {
@@ -367,12 +372,20 @@ fn prune(context: &Context<'_>, name: &str, opened: &Arc<Repository>, project: &
     match &pruned {
         Ok(Pruned::NotWorthIt | Pruned::InUse | Pruned::GaveWay) => {}
         Ok(Pruned::Freed(bytes)) => {
-            recorded::size(context, name, opened);
             end_other(context, job, None, Figures { freed_bytes: Some(*bytes), ..Figures::default() });
         }
         Err(error) => end_other(context, job, Some(error), Figures::default()),
     }
     pruned
+}
+
+/// How large the repository is now, for whoever asks when it will be full.
+fn record_size(context: &Context<'_>, name: &str, opened: &Repository) {
+    let count = |kind| opened.storage().list(kind).ok();
+    let (Some(packs), Some(backups)) = (count(FileKind::Pack), count(FileKind::Backup)) else { return };
+    let bytes = packs.iter().map(|(_, bytes)| bytes).sum();
+    let size = Size { at: context.clock.wall(), bytes, backups: backups.len() as u64 };
+    context.recorder.note(|catalog| catalog.record_size(name, size));
 }
 
 fn begin(context: &Context<'_>, kind: JobKind, project: &str, repository: &str) -> Result<Job, SnapshotError> {

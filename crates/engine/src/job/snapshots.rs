@@ -13,7 +13,7 @@ use snapshot::runner::System;
 use snapshot::{detect, mounts};
 
 use super::hooks::{self, Facts};
-use super::{Context, Error, recorded};
+use super::{Context, Error};
 use crate::catalog::{Job, JobKind, Outcome};
 use crate::config::Project;
 
@@ -56,7 +56,6 @@ pub fn create(context: &Context<'_>, project: &Project, request: &Request) -> Re
         Err(error) => job.ended(now, Outcome::Failed).with_error(error),
     };
     context.recorder.note(|catalog| catalog.record_job(&ended));
-    recorded::snapshots(context);
     made
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use backup::archive;
 use backup::attributes::Zone;
-use engine::catalog::{Outcome, Task};
+use engine::catalog::{LIVE_TAG, Outcome, Task};
 use engine::job::lock::ProjectLock;
-use engine::job::{Backups, Error, LIVE, Made, Walk};
+use engine::job::{Backups, Error, Made, Walk};
 use repository::blob_writer::Destination;
 use repository::id::Id;
 use repository::lock::Lock;
@@ -50,6 +50,7 @@ fn live_tree(site: &Site) -> Id {
         exclude_larger_than: None,
         one_file_system: false,
         parent: None,
+        changed: None,
         zone: Zone::new(jiff::tz::TimeZone::UTC),
         progress: &Strict,
     };
@@ -125,7 +126,7 @@ fn any_doubt_leads_to_a_look_at_everything() {
 fn where_there_are_no_snapshots_the_live_tree_is_read_and_the_backup_says_so() {
     let site = Site::plain();
     let backups = site.back_up().unwrap();
-    assert_eq!(made(&backups).record.tags, ["project=shop", LIVE]);
+    assert_eq!(made(&backups).record.tags, ["project=shop", LIVE_TAG]);
     assert_eq!(shop_in(&site, made(&backups).record.tree), live_tree(&site));
     assert_eq!(backups.live[0].0, site.shop());
     assert!(site.snapshots().is_empty());

@@ -21,7 +21,7 @@ use crate::output::Output;
 /// All of them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Take a snapshot of a directory
+    /// Take a snapshot of a directory, or of a project
     Create(create::Command),
     /// List the snapshots
     List(list::Command),
