@@ -69,6 +69,10 @@ pub(crate) enum Command {
     /// Create and maintain the repository
     #[command(subcommand, arg_required_else_help = true)]
     Repo(commands::repo::Command),
+    /// Look around, and write a first configuration
+    Init(commands::init::Command),
+    /// Protect a directory: a project, a plan, the first snapshot and backup
+    Protect(commands::protect::Command),
     /// What Snapback knows of what it did
     #[command(subcommand, arg_required_else_help = true)]
     Catalog(commands::catalog::Command),

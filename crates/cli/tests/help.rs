@@ -49,6 +49,8 @@ const COMMANDS: &[&str] = &[
     "repo repair packs",
     "repo repair index",
     "repo repair backups",
+    "init",
+    "protect",
     "catalog",
     "catalog rebuild",
     "config",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use engine::config::{Config, PasswordSource, Project};
+use engine::config::{Config, Project};
 use engine::job;
 use engine::place::{Nearness, Place, System as Machine};
 use engine::protect::{self, ConfigLock, Made, NewRepository, Planned, Wanted};
@@ -18,7 +18,7 @@ use snapshot::runner::System;
 
 use super::backup;
 use crate::configuration;
-use crate::error::{Code, CommandError, tell};
+use crate::error::CommandError;
 use crate::global::Global;
 use crate::jobs;
 use crate::open;
@@ -100,10 +100,12 @@ fn directory(given: &Path) -> Result<PathBuf> {
 }
 
 /// The repository that was named, or the usual place on this machine.
-fn repository(config: &Path, global: &Global) -> Result<NewRepository> {
+pub(super) fn repository(config: &Path, global: &Global) -> Result<NewRepository> {
     if global.password_command.is_some() {
         let error = CommandError::usage("a password command cannot be taken over into the configuration from here");
-        return Err(error.hint("write [repository.NAME] with password-command = \"...\" into it, and run it without -r").into());
+        return Err(error
+            .hint("write [repository.NAME] with password-command = \"...\" into it, and run it without -r")
+            .into());
     }
     let url = match &global.repository {
         Some(named) => {
@@ -135,7 +137,7 @@ fn usual_place() -> Result<PathBuf> {
     Ok(data.ok_or_else(error)?.join("snapback/repository"))
 }
 
-fn make(new: &NewRepository, output: &Output) -> Result<()> {
+pub(super) fn make(new: &NewRepository, output: &Output) -> Result<()> {
     match protect::make_repository(new, &open::holder())? {
         Made::WasThere => output.message(format_args!("backups go to the repository at {}", new.url)),
         Made::New => {
@@ -174,7 +176,6 @@ fn first(planned: &Planned, project: &Project, global: &Global, output: &Output)
             expires: context.clock.wall().checked_add(project.snapshot.expire).ok(),
             is_held: false,
             purpose: Purpose::Asked,
-            ..manage::Request::default()
         };
         match job::snapshots::create(context, project, &request) {
             Ok(made) => {

@@ -205,7 +205,7 @@ pub(crate) fn last_name(path: &Path) -> String {
 }
 
 /// The name, or the first with a number that is not taken.
-fn free(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+pub(crate) fn free(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let numbered = (2_u64..).map(|number| format!("{name}-{number}"));
     let all = std::iter::once(name.to_owned()).chain(numbered);
     all.into_iter().find(|name| !is_taken(name)).unwrap_or_else(|| name.to_owned())
