@@ -212,6 +212,17 @@ fn projects(command: &Command, global: &Global, output: &Output) -> Result<Optio
     project::run(&configuration::load(global)?, &found, &wanted, global, output).map(Some)
 }
 
+/// Backs one project up into some of its repositories.
+pub(super) fn project(
+    config: &engine::config::Config,
+    project: &Project,
+    to: &[String],
+    global: &Global,
+    output: &Output,
+) -> Result<ExitCode> {
+    project::run(config, &[project], &project::Wanted { to, is_full: false }, global, output)
+}
+
 /// Counts what there is while the run goes on. It ends by itself when the run does; without it there are no totals.
 fn count(options: &archive::Options<'_>, exclude: Option<Patterns>, counts: &Arc<Counts>) {
     let scan = Scan {
