@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Hook(commands::hook::Command),
     /// Back up a project, or files and directories
     Backup(commands::backup::Command),
-    /// List the backups
+    /// List the backups, or all points in time of a project
     List(commands::list::Command),
     /// List the files of a backup
     Ls(commands::ls::Command),
@@ -73,6 +73,9 @@ pub(crate) enum Command {
     Init(commands::init::Command),
     /// Protect a directory: a project, a plan, the first snapshot and backup
     Protect(commands::protect::Command),
+    /// What Snapback knows of what it did
+    #[command(subcommand, arg_required_else_help = true)]
+    Catalog(commands::catalog::Command),
     /// Check the configuration, or print its schema
     #[command(subcommand, arg_required_else_help = true)]
     Config(commands::config::Command),

@@ -91,6 +91,10 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
             (code, hint) = judge(cause);
             break;
         }
+        if let Some(cause) = cause.downcast_ref::<engine::catalog::Error>() {
+            hint = cause.hint();
+            break;
+        }
         if let Some(cause) = cause.downcast_ref::<ConfigError>() {
             (code, hint) = (Code::Usage as u8, cause.fix().map(str::to_owned));
             break;

@@ -51,6 +51,8 @@ const COMMANDS: &[&str] = &[
     "repo repair backups",
     "init",
     "protect",
+    "catalog",
+    "catalog rebuild",
     "config",
     "config check",
     "config schema",

@@ -3,6 +3,7 @@
 pub(crate) mod adopt;
 pub(crate) mod backup;
 pub(crate) mod cat;
+pub(crate) mod catalog;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod confirm;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use backup::patterns::Patterns;
+
 use super::decode::instead;
 use super::section::Source;
 use super::value::Wrong;
-use super::{Config, SnapshotOptions};
+use super::{Config, Project, SnapshotOptions};
 
 /// Where in the file the names stand that refer to something else.
 #[derive(Debug, Default)]
@@ -107,7 +109,21 @@ fn projects(config: &Config, places: &Places, source: &Source<'_>) {
             let message = format!("the project {name} has no plan: nothing is done by the clock");
             source.warn(span, Wrong::new(message, "add plans = [\"...\"]"));
         }
+        let leaves_out = |path: &str| excludes(project, Path::new(path));
+        if project.paths.iter().any(|path| path == Path::new("/"))
+            && !project.one_file_system
+            && !["/proc", "/sys"].into_iter().all(leaves_out)
+        {
+            let message = format!("the project {name} takes in /proc and /sys, which are no files");
+            source.warn(span, Wrong::new(message, "add one-file-system = true"));
+        }
     }
+}
+
+/// Whether a pattern of the project covers the path.
+fn excludes(project: &Project, path: &Path) -> bool {
+    // Patterns that cannot be used have been told of.
+    Patterns::new(project.exclude.iter().map(String::as_str)).is_ok_and(|patterns| patterns.matches(path, true))
 }
 
 fn repositories(config: &Config, places: &Places, source: &Source<'_>) {

@@ -200,6 +200,7 @@ fn what_was_hardly_meant_is_a_warning() {
         "19:7 the plan idle does nothing",
         "19:7 no project has the plan idle",
         "20:10 the project root has no plan: nothing is done by the clock",
+        "20:10 the project root takes in /proc and /sys, which are no files",
     ];
     assert_eq!(told.iter().map(|told| told.split(" | ").next().unwrap()).collect::<Vec<_>>(), expected);
 }

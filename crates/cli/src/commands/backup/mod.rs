@@ -41,8 +41,8 @@ const COUNT_AFTER: Duration = Duration::from_millis(500);
   snapback backup /etc /srv/shop --tag daily --exclude '*.tmp'
   pg_dump shop | snapback backup --stdin-name shop.sql
 
-A project of the configuration is read from snapshots and goes to the repositories of its plans; what
-else is done then (hooks, old backups removed) is said there. ./shop is the directory of that name.")]
+A project of the configuration is read from snapshots and goes to the repositories of its plans;
+what else is done then (hooks, old backups removed) is said there, too. ./shop is the directory.")]
 pub(crate) struct Command {
     /// What to back up: projects, or files and directories
     #[arg(value_name = "PROJECT|PATH", required_unless_present = "stdin_name")]
@@ -127,6 +127,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
             let options = archive::Options {
                 paths,
                 elsewhere: Vec::new(),
+                changed: None,
                 exclude,
                 exclude_caches: command.exclude_caches,
                 exclude_larger_than: command.exclude_larger_than,
@@ -213,7 +214,7 @@ fn projects(command: &Command, global: &Global, output: &Output) -> Result<Optio
 
 /// Backs one project up into some of its repositories.
 pub(super) fn project(
-    config: &Config,
+    config: &engine::config::Config,
     project: &Project,
     to: &[String],
     global: &Global,
