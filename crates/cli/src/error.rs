@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use engine::config::ConfigError;
 use engine::job;
+use engine::protect::ProtectError;
+use engine::repositories::AccessError;
 use repository::storage::StorageError;
 
 use crate::output::Output;
@@ -89,8 +91,23 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
             (code, hint) = judge(cause);
             break;
         }
+        if let Some(cause) = cause.downcast_ref::<engine::catalog::Error>() {
+            hint = cause.hint();
+            break;
+        }
         if let Some(cause) = cause.downcast_ref::<ConfigError>() {
             (code, hint) = (Code::Usage as u8, cause.fix().map(str::to_owned));
+            break;
+        }
+        if let Some(cause) = cause.downcast_ref::<ProtectError>() {
+            match cause {
+                ProtectError::Config(cause) => (code, hint) = (Code::Usage as u8, cause.fix().map(str::to_owned)),
+                ProtectError::Refused { fix, .. } => (code, hint) = (Code::Usage as u8, Some(fix.clone())),
+                ProtectError::Access(AccessError::Repository(cause)) => (code, hint) = judge(cause),
+                ProtectError::Access(cause) => hint = cause.hint(),
+                // What the repository or the system said comes next in the chain.
+                _ => continue,
+            }
             break;
         }
         if let Some(cause) = cause.downcast_ref::<snapshot::error::Error>() {

@@ -120,6 +120,7 @@ impl Timeline {
             self.problems.push(format!("{error}; snapshots are shown as the catalog knows them"));
             recorder.note(Catalog::snapshots).unwrap_or_default()
         });
+        recorder.note(|catalog| catalog.sync(state));
         // One without a handle is being made, or was never finished.
         records.retain(|record| record.handle.is_some() && request.subject.has_snapshot(record));
         let spaces = (request.spaces)(&records);

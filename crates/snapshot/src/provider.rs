@@ -187,6 +187,11 @@ pub trait Provider: Send + Sync {
         let _ = (from, to, most);
         Ok(None)
     }
+
+    /// Whether [`Provider::dirty_paths`] has an answer at all: else there is no use in keeping a snapshot to ask for it.
+    fn tells_dirty_paths(&self) -> bool {
+        false
+    }
 }
 
 /// Finds the provider of a directory, of which a snapshot with this handle was made. The directory may be without its

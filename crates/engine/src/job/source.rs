@@ -73,8 +73,7 @@ impl Source {
 
     /// Whether the next backup can be told what changed since these snapshots.
     pub(super) fn can_be_base(&self) -> bool {
-        let knows = |provider: &Box<dyn Provider>| provider.abilities().knows_changes;
-        !self.volumes.is_empty() && self.survey.volumes.iter().all(knows)
+        !self.volumes.is_empty() && self.survey.volumes.iter().all(|provider| provider.tells_dirty_paths())
     }
 
     /// When copying was begun, of a snapshot that is a copy of each file and not of one moment.
@@ -124,8 +123,9 @@ fn snapshots(
     let views: Result<Vec<_>, Error> = providers.iter().zip(&records).map(view).collect();
     match views {
         Ok(views) => {
-            let volume = |(record, view): (Record, &Box<dyn View>)| Volume { record, at: view.path().to_owned() };
-            Ok((records.into_iter().zip(&views).map(volume).collect(), Views(views)))
+            let at = views.iter().map(|view| view.path().to_owned());
+            let volumes = records.into_iter().zip(at).map(|(record, at)| Volume { record, at }).collect();
+            Ok((volumes, Views(views)))
         }
         Err(error) => {
             for (provider, record) in providers.iter().zip(&records) {

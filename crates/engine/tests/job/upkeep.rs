@@ -93,8 +93,9 @@ fn snapshots_of_a_project_are_taken_together_of_all_that_can_have_one() {
     assert_eq!(directories, [shop.clone(), shop.join("db")]);
     assert_eq!(made.records[0].group, made.records[1].group);
     assert_eq!(made.without[0].0, plain);
-    assert_eq!(site.snapshots(), made.records);
+    let is_known = || made.records.iter().all(|record| site.snapshots().contains(record));
+    assert!(is_known());
     // A backup takes its own, and leaves these.
     site.back_up().unwrap();
-    assert!(made.records.iter().all(|record| site.snapshots().contains(record)));
+    assert!(is_known());
 }

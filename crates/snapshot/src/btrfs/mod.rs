@@ -300,6 +300,10 @@ impl Provider for Btrfs {
         self.changes(from, to, usize::MAX)
     }
 
+    fn tells_dirty_paths(&self) -> bool {
+        true
+    }
+
     fn dirty_paths(&self, from: &Handle, to: &Handle, most: usize) -> Result<Option<Vec<Changed>>, Error> {
         self.changes(from, Some(to), most)
     }
