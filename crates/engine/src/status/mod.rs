@@ -11,6 +11,8 @@
 pub mod assess;
 mod attention;
 pub mod facts;
+pub mod gather;
+mod room;
 pub mod survival;
 
 pub use assess::{Status, assess};
