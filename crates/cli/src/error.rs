@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use engine::config::ConfigError;
 use engine::job;
 use repository::storage::StorageError;
 
@@ -86,6 +87,10 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
         }
         if let Some(cause) = cause.downcast_ref::<repository::Error>() {
             (code, hint) = judge(cause);
+            break;
+        }
+        if let Some(cause) = cause.downcast_ref::<ConfigError>() {
+            (code, hint) = (Code::Usage as u8, cause.fix().map(str::to_owned));
             break;
         }
         if let Some(cause) = cause.downcast_ref::<snapshot::error::Error>() {

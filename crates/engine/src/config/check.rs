@@ -136,16 +136,12 @@ fn repositories(config: &Config, places: &Places, source: &Source<'_>) {
             source.wrong(span, Wrong::new(message, format!("leave {name} out, or write another url")));
         }
         let path = Path::new(&repository.url);
-        for (project, inside) in &config.projects {
-            let holds = |directory: &PathBuf| path.starts_with(directory) && !repository.url.is_empty();
-            // A disk that is mounted below is left out by that.
-            if inside.one_file_system || !inside.paths.iter().any(holds) || excludes(inside, path) {
+        for (project, around) in &config.projects {
+            if repository.url.is_empty() || !around.paths.iter().any(|directory| path.starts_with(directory)) {
                 continue;
             }
-            let message =
-                format!("the repository {name} lies inside of the project {project}, and would be backed up too");
-            let fix = format!("add exclude = [{:?}] to project.{project}", repository.url);
-            source.wrong(span, Wrong::new(message, fix));
+            let message = format!("the repository {name} lies in the project {project}, and is lost with it");
+            source.warn(span, Wrong::new(message, "choose a place outside, best on another disk"));
         }
     }
 }

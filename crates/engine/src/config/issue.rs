@@ -82,11 +82,15 @@ impl ConfigError {
         }
     }
 
-    /// What would mend the first of them.
+    /// What would mend it.
     pub fn fix(&self) -> Option<&str> {
         match self {
-            Self::Invalid { issues, .. } => issues.iter().find_map(|issue| issue.fix.as_deref()),
-            _ => None,
+            Self::Missing { .. } => Some("snapback protect DIR, or snapback init, writes one"),
+            Self::Unreadable { .. } => None,
+            Self::Invalid { issues, .. } => match &issues[..] {
+                [issue] => issue.fix.as_deref(),
+                _ => Some("snapback config check tells what would mend each of them"),
+            },
         }
     }
 }
