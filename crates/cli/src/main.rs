@@ -63,6 +63,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         Command::Restore(command) => commands::restore::run(command, global, output),
         Command::Rollback(command) => commands::rollback::run(command, global, output),
         Command::Snapshot(command) => commands::snapshot::run(command, global, output),
+        Command::Status(command) => commands::status::run(command, global, output),
         Command::Tag(command) => commands::tag::run(command, global, output),
     }
 }
