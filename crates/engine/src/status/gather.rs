@@ -19,7 +19,7 @@ use snapshot::state::State;
 use super::facts::{self, Facts, Growth, GuardPhase, Snapshots, Task, TaskKind, Unreachable};
 use super::room;
 use crate::catalog::Catalog;
-use crate::config::{Config, Project, Repository};
+use crate::config::{Config, PasswordSource, Project, Repository};
 use crate::daemon::{self, Instance, Scheduler, Standing, ledger};
 use crate::guard::document::{Guard, Phase};
 use crate::moment::Moment;
@@ -267,6 +267,7 @@ impl Look<'_> {
         facts::Repository {
             name: name.clone(),
             url: redact::text(&repository.url),
+            arguments: arguments(repository),
             relation,
             is_in_memory: place.is_in_memory,
             exposure: facts::Exposure::Full,
@@ -274,6 +275,7 @@ impl Look<'_> {
             newest,
             size_bytes: size.map(|size| size.bytes),
             checked: catalog.and_then(|catalog| checked(catalog, name)),
+            is_unlisted: seen.is_none() && backups.is_empty() && unreachable.is_none() && has_backups(repository),
             unreachable,
         }
     }
@@ -303,6 +305,25 @@ impl Look<'_> {
 fn checked(catalog: &Catalog, repository: &str) -> Option<Timestamp> {
     let verifications = catalog.verifications(repository).ok()?;
     verifications.iter().filter(|verification| verification.is_good).map(|verification| verification.at).max()
+}
+
+/// Whether a directory has backups in it, of whatever.
+fn has_backups(repository: &Repository) -> bool {
+    let directory = repositories::local_directory(&repository.url).map(|directory| directory.join("snapshots"));
+    directory.and_then(|directory| std::fs::read_dir(directory).ok()?.next()).is_some()
+}
+
+/// What a command takes to be about a repository. Of a password only where it is found, and only where that is a file.
+fn arguments(repository: &Repository) -> String {
+    let quoted = |text: &str| {
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:@+=,".contains(letter);
+        if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    };
+    let url = quoted(&redact::text(&repository.url));
+    match &repository.password {
+        PasswordSource::File(path) => format!("-r {url} --password-file {}", quoted(&path.to_string_lossy())),
+        _ => format!("-r {url}"),
+    }
 }
 
 /// A directory can be looked at without opening the repository; of others the failures of the runs tell.

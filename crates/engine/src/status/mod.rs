@@ -16,3 +16,4 @@ mod room;
 pub mod survival;
 
 pub use assess::{Status, assess};
+pub use room::sample;

@@ -1,13 +1,16 @@
 //! How much room there is, now and in the weeks before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use policy::{Forecast, Sample, forecast};
 
 use super::facts::{Filesystem, Project};
 use super::gather::Sources;
+use crate::catalog::{Catalog, Error};
+use crate::config::Config;
+use crate::place::System;
 use crate::repositories;
 
 /// Samples that are nearer to each other say nothing new.
@@ -41,22 +44,43 @@ pub(super) fn filesystems(sources: &Sources<'_>, projects: &[Project]) -> Vec<Fi
     holds.into_iter().filter_map(|(point, holds)| look(sources, point, holds)).collect()
 }
 
+/// Samples the free space of all that a configuration names: what the forecast is made of. It may be called as often as
+/// one likes: only every half hour something is written.
+pub fn sample(config: &Config, catalog: &Catalog, system: &System, now: Timestamp) {
+    let repositories = config.repositories.values().filter_map(|known| repositories::local_directory(&known.url));
+    let paths = config.projects.values().flat_map(|project| &project.paths).map(PathBuf::as_path);
+    let points: BTreeSet<PathBuf> = paths.chain(repositories).filter_map(|path| system.mount_point(path)).collect();
+    for point in points {
+        if let Some((_, free)) = room(&point) {
+            // What cannot be written down now is next time.
+            let _ = samples(&point, Sample { at: now, free }, catalog);
+        }
+    }
+}
+
 fn look(sources: &Sources<'_>, point: PathBuf, holds: Vec<String>) -> Option<Filesystem> {
-    let room = rustix::fs::statvfs(&point).ok()?;
-    let total = room.f_blocks.saturating_mul(room.f_frsize);
-    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    let (total, free) = room(&point)?;
     let now = sources.now.wall;
     let sample = Sample { at: now, free };
-    let samples = sources.catalog.and_then(|catalog| {
-        let since = now.checked_sub(LOOK_BACK).ok()?;
-        let mut samples = catalog.room(&point, since).ok()?;
-        if samples.last().is_none_or(|last| now.duration_since(last.at).abs() >= SAMPLE_EVERY) {
-            // What cannot be written down now is next time.
-            let _ = catalog.record_room(&point, sample, since);
-        }
-        samples.push(sample);
-        Some(samples)
-    });
+    let samples = sources.catalog.and_then(|catalog| samples(&point, sample, catalog).ok());
     let forecast = samples.map_or(Forecast::Unknown, |samples| forecast(&samples, now, LEAST));
-    (total > 0).then_some(Filesystem { point, total, free, holds, forecast: Some(forecast) })
+    Some(Filesystem { point, total, free, holds, forecast: Some(forecast) })
+}
+
+/// All samples, this one included, which is written down if it says something new.
+fn samples(point: &Path, sample: Sample, catalog: &Catalog) -> Result<Vec<Sample>, Error> {
+    let since = sample.at.checked_sub(LOOK_BACK).unwrap_or(Timestamp::MIN);
+    let mut samples = catalog.room(point, since)?;
+    if samples.last().is_none_or(|last| sample.at.duration_since(last.at).abs() >= SAMPLE_EVERY) {
+        catalog.record_room(point, sample, since)?;
+    }
+    samples.push(sample);
+    Ok(samples)
+}
+
+/// Size and free space in bytes; nothing of what has no size, such as sysfs.
+fn room(point: &Path) -> Option<(u64, u64)> {
+    let room = rustix::fs::statvfs(point).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
+    Some((bytes(room.f_blocks), bytes(room.f_bavail))).filter(|(total, _)| *total > 0)
 }

@@ -46,8 +46,9 @@ pub(super) struct Page {
     lines: Vec<String>,
 }
 
-/// Blanks between cells.
+/// Blanks between cells; where that does not fit, the lesser.
 const GAP: usize = 3;
+const NARROW_GAP: usize = 2;
 
 impl Page {
     pub(super) fn new(width: Option<usize>, has_colors: bool) -> Page {
@@ -66,7 +67,11 @@ impl Page {
 
     /// A label, and cells behind it from column `indent` on.
     pub(super) fn row(&mut self, label: &Cell, indent: usize, cells: &[Cell]) {
-        self.fold(label, indent, cells, GAP);
+        let begin = indent.max(label.width() + 2);
+        let shown = || cells.iter().map(Cell::width).filter(|width| *width > 0);
+        let total = begin + shown().sum::<usize>() + GAP * shown().count().saturating_sub(1);
+        let fits = self.width.is_none_or(|width| total <= width);
+        self.fold(label, indent, cells, if fits { GAP } else { NARROW_GAP });
     }
 
     /// A label and a sentence, which is folded between words.
@@ -87,21 +92,24 @@ impl Page {
         let widths: Vec<usize> = (0..columns)
             .map(|column| rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0))
             .collect();
-        let total = indent + widths.iter().sum::<usize>() + GAP * columns.saturating_sub(1);
-        let fits = self.width.is_none_or(|width| total <= width);
+        let is_wide_enough = |gap: &usize| {
+            let total = indent + widths.iter().sum::<usize>() + gap * columns.saturating_sub(1);
+            self.width.is_none_or(|width| total <= width)
+        };
+        let gap = [GAP, NARROW_GAP].into_iter().find(is_wide_enough);
         let nothing = Cell::new("");
         for (number, row) in rows.iter().enumerate() {
             let label = if number == 0 { label } else { &nothing };
-            if !fits {
+            let Some(gap) = gap else {
                 self.row(label, indent, row);
                 continue;
-            }
+            };
             let padded: Vec<Cell> = row
                 .iter()
                 .zip(&widths)
                 .map(|(cell, width)| Cell { text: format!("{:width$}", cell.text), style: cell.style })
                 .collect();
-            self.row(label, indent, &padded);
+            self.fold(label, indent, &padded, gap);
         }
     }
 
@@ -159,7 +167,7 @@ mod tests {
     fn cells_are_folded_where_the_terminal_ends() {
         let mut page = Page::new(Some(20), false);
         page.row(&Cell::new("  a"), 6, &cells(&["one", "two", "three", "a long one that fits nowhere"]));
-        assert_eq!(page.lines(), ["  a   one   two", "      three", "      a long one that fits nowhere"]);
+        assert_eq!(page.lines(), ["  a   one  two", "      three", "      a long one that fits nowhere"]);
     }
 
     #[test]
@@ -179,6 +187,7 @@ mod tests {
             page.lines()
         };
         assert_eq!(table(22), ["  b   usb       7 h", "      offsite   2 days"]);
+        assert_eq!(table(21), ["  b   usb      7 h", "      offsite  2 days"]);
         assert_eq!(table(20), ["  b   usb   7 h", "      offsite", "      2 days"]);
     }
 

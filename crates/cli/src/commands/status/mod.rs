@@ -1,6 +1,8 @@
 //! `snapback status`
 
 mod flow;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::io::IsTerminal as _;

@@ -76,10 +76,9 @@ fn of_project(page: &mut Page, project: &Project, now: Timestamp, reader: &Reade
         rows => page.table(&label, INDENT, rows),
     }
     for guard in &project.guards {
-        let left = guard.remaining_secs.map(|secs| format!(", goes back in {}", human::span(secs))).unwrap_or_default();
         let text = match guard.phase {
-            GuardPhase::Running => format!("{} runs ({}){left}", guard.command, guard.id),
-            GuardPhase::Waiting => format!("{} waits to be confirmed ({}){left}", guard.command, guard.id),
+            GuardPhase::Running => format!("{} runs ({})", guard.command, guard.id),
+            GuardPhase::Waiting => format!("{} waits to be confirmed ({})", guard.command, guard.id),
             GuardPhase::RollingBack => format!("{} is rolled back ({})", guard.command, guard.id),
         };
         page.sentence(&Cell::styled("  guard", Style::Amber), INDENT, &text, Style::Plain);
@@ -130,6 +129,7 @@ fn of_repository(repository: &Repository, now: Timestamp, reader: &Reader) -> Ve
     let place = if repository.is_in_memory { "in memory" } else { nearness(&repository.relation) };
     let mut cells = vec![Cell::new(&repository.name), Cell::new(format!("({place})"))];
     match repository.newest {
+        None if repository.is_unlisted => cells.push(Cell::new("not listed")),
         None => cells.push(Cell::new("no backup")),
         Some(newest) => {
             cells.push(Cell::new(format!("newest {}", human::age_of(now, newest))));
@@ -173,8 +173,8 @@ fn of_task(next: &Next, now: Timestamp, zone: &TimeZone) -> Option<String> {
     Some(match task.due {
         _ if task.is_running => format!("{kind}{to} runs now"),
         Some(due) if next.is_overdue => format!("{kind}{to} overdue since {}", clock(due, now, zone)),
-        Some(due) if due <= now => format!("{kind} now{to}"),
-        Some(due) => format!("{kind} {}{to}", clock(due, now, zone)),
+        Some(due) if due <= now => format!("{kind}{to} now"),
+        Some(due) => format!("{kind}{to} {}", clock(due, now, zone)),
         None => return None,
     })
 }
