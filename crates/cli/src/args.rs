@@ -32,6 +32,8 @@ pub(crate) struct Arguments {
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show how well all is protected, and what needs attention
+    Status(commands::status::Command),
     /// Points in time on the same disk: take, list, delete
     #[command(subcommand, arg_required_else_help = true)]
     Snapshot(commands::snapshot::Command),

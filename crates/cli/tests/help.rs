@@ -11,6 +11,7 @@ use environment::Environment;
 
 const COMMANDS: &[&str] = &[
     "",
+    "status",
     "snapshot",
     "snapshot create",
     "snapshot list",

@@ -22,4 +22,5 @@ pub(crate) mod repo;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod snapshot;
+pub(crate) mod status;
 pub(crate) mod tag;
