@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// A snapshot before each run of apt or dnf
     #[command(subcommand, arg_required_else_help = true)]
     Hook(commands::hook::Command),
-    /// Back up files and directories
+    /// Back up a project, or files and directories
     Backup(commands::backup::Command),
     /// List the backups
     List(commands::list::Command),

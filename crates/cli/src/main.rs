@@ -10,6 +10,7 @@ mod entry;
 mod error;
 mod global;
 mod human;
+mod jobs;
 mod open;
 mod output;
 mod password;

@@ -82,7 +82,7 @@ impl Shop {
         places
     }
 
-    fn from_snapshots(&self, [shop, db]: &[PathBuf; 2], parent: Option<Id>) -> Made {
+    fn back_up_snapshots(&self, [shop, db]: &[PathBuf; 2], parent: Option<Id>) -> Made {
         let nested = self.path().join("db");
         read_from(&self.repository, &self.path(), &[(&self.path(), shop), (&nested, db)], parent)
     }
@@ -97,7 +97,7 @@ fn a_snapshot_gives_the_tree_that_the_live_directory_gives() {
     let Some(shop) = Shop::new() else { return };
     let snapshots = shop.snapshots(1);
     let live = read_from(&shop.repository, &shop.path(), &[], None);
-    let made = shop.from_snapshots(&snapshots, None);
+    let made = shop.back_up_snapshots(&snapshots, None);
     assert_eq!(shop.tree(&made), shop.tree(&live));
     let names: Vec<_> = load(&shop.repository, shop.tree(&made)).nodes.iter().map(|node| node.name.clone()).collect();
     assert_eq!(names, [&b"db"[..], b"file", b"link", b"one", b"two"].map(Box::from));
@@ -110,7 +110,7 @@ fn what_lies_in_the_path_and_not_in_the_snapshot_is_not_stored() {
     let snapshots = shop.snapshots(1);
     fs::write(shop.path().join("later"), "x").unwrap();
     fs::write(shop.path().join("db/rows"), "22").unwrap();
-    let made = shop.from_snapshots(&snapshots, None);
+    let made = shop.back_up_snapshots(&snapshots, None);
     assert_eq!(shop.tree(&made), shop.tree(&before));
 }
 
@@ -118,10 +118,10 @@ fn what_lies_in_the_path_and_not_in_the_snapshot_is_not_stored() {
 fn from_snapshot_to_snapshot_and_from_live_to_snapshot_only_what_changed_is_read() {
     let Some(shop) = Shop::new() else { return };
     let live = read_from(&shop.repository, &shop.path(), &[], None);
-    let first = shop.from_snapshots(&shop.snapshots(1), Some(live.tree));
+    let first = shop.back_up_snapshots(&shop.snapshots(1), Some(live.tree));
     assert_eq!((first.outcome.summary.files_unmodified, first.outcome.summary.files_new), (6, 0));
     fs::write(shop.path().join("file"), "other").unwrap();
-    let second = shop.from_snapshots(&shop.snapshots(2), Some(first.tree));
+    let second = shop.back_up_snapshots(&shop.snapshots(2), Some(first.tree));
     assert_eq!((second.outcome.summary.files_unmodified, second.outcome.summary.files_changed), (5, 1));
     assert_eq!(shop.tree(&second), shop.tree(&read_from(&shop.repository, &shop.path(), &[], None)));
 }

@@ -58,7 +58,7 @@ pub(crate) struct Command {
     #[arg(long, value_name = "COMMAND")]
     probe: Option<String>,
 
-    /// How long the probe is tried again, as a service may need a while until it answers
+    /// How long the probe is tried again, as a service may need a while until it answers, and how long a try may take
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
     probe_limit: Duration,
 }
@@ -86,7 +86,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let request = Request {
         stop,
         restart: command.restart.clone(),
-        probe: probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
+        probe: probe.iter().flat_map(|probe| engine::rollback::probe(probe, probe_limit)).collect(),
         probe_secs: probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
         losses: losses(&*provider, &record, output),

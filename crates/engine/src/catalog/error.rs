@@ -104,6 +104,8 @@ pub(super) fn judge(error: &rusqlite::Error) -> Verdict {
     match error {
         Sqlite::SqliteFailure(failure, _) => match failure.code {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Verdict::Damaged,
+            // SQLITE_ERROR: a statement that does not fit the tables.
+            ErrorCode::Unknown if failure.extended_code == 1 => Verdict::Damaged,
             ErrorCode::DiskFull => Verdict::Full,
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Verdict::Busy,
             ErrorCode::CannotOpen

@@ -1,5 +1,7 @@
 //! What was done, by whom, and how it ended.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
@@ -258,6 +260,15 @@ impl Catalog {
             let kind = task.kind.map(JobKind::as_str);
             let mut statement = connection.prepare(&query)?;
             statement.query_row(params![kind, task.project, task.repository], |row| row.get::<_, u64>(0))
+        })
+    }
+
+    /// The ids of the backups in a repository that were made without some of the files.
+    pub fn incomplete_points(&self, repository: &str) -> Result<HashSet<String>, Error> {
+        self.read(|connection| {
+            let query = "SELECT point FROM jobs WHERE point IS NOT NULL AND outcome = 'incomplete' AND repository = ?1";
+            let mut statement = connection.prepare(query)?;
+            statement.query_map([repository], |row| row.get(0))?.collect()
         })
     }
 }

@@ -82,16 +82,23 @@ impl Catalog {
     /// repository's; records of backups that are damaged are named beside the others.
     pub fn refresh(&self, name: &str, repository: &Repository, now: Timestamp) -> Result<Result<Found, String>, Error> {
         let listing = self.begin_listing(name)?;
-        let looked = repository.backups().and_then(|found| Ok((found, statistics::stored(repository)?)));
-        let ((records, damaged), stored) = match looked {
+        let looked = list(repository)
+            .and_then(|found| Ok((found, statistics::stored(repository).map_err(|error| error.to_string())?)));
+        let ((backups, damaged), stored) = match looked {
             Ok(looked) => looked,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(reason) => return Ok(Err(reason)),
         };
-        let backups: Vec<KnownBackup> = records.iter().map(|(id, record)| KnownBackup::of(*id, record)).collect();
         self.end_listing(&listing, &backups, now)?;
         self.record_size(name, Size { at: now, bytes: stored.pack_bytes, backups: stored.backups })?;
-        Ok(Ok((backups, damaged.iter().map(ToString::to_string).collect())))
+        Ok(Ok((backups, damaged)))
     }
+}
+
+/// The backups that a repository has, oldest first. What fails is told in words.
+pub fn list(repository: &Repository) -> Result<Found, String> {
+    let (records, damaged) = repository.backups().map_err(|error| error.to_string())?;
+    let backups = records.iter().map(|(id, record)| KnownBackup::of(*id, record)).collect();
+    Ok((backups, damaged.iter().map(ToString::to_string).collect()))
 }
 
 /// Backups, and what is wrong with records that cannot be read.

@@ -9,7 +9,8 @@ use rusqlite::Connection;
 pub(super) const APPLICATION_ID: i64 = 0x536e_6170;
 
 /// Step N makes format N + 1 of format N; format 0 is an empty file.
-pub(super) const STEPS: &[&str] = &["
+pub(super) const STEPS: &[&str] = &[
+    "
     CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
     CREATE TABLE jobs (
@@ -90,7 +91,21 @@ pub(super) const STEPS: &[&str] = &["
         is_good INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX verifications_by_repository ON verifications (repository, at);
-"];
+",
+    "
+    CREATE TABLE room (
+        point BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        free INTEGER NOT NULL,
+        PRIMARY KEY (point, at)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE places (
+        repository TEXT PRIMARY KEY,
+        document TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// The newest format that is known.
 pub(super) fn known(steps: &[&str]) -> i64 {

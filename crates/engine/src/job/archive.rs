@@ -101,7 +101,7 @@ pub(super) fn back_up(
         exclude: wanted.patterns()?,
         exclude_caches: false,
         exclude_larger_than: None,
-        one_file_system: false,
+        one_file_system: wanted.project.one_file_system,
         parent: parent.map(|(_, record)| record.tree),
         zone: Zone::new(context.zone.clone()),
         progress: &*meter,

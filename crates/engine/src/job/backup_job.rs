@@ -228,7 +228,7 @@ fn survey(project: &Project) -> Result<Survey, Error> {
     let exclude = exclude.map_err(|error| wrong(error.to_string()))?;
     let mounts = mounts::mounts()?;
     let find = |path: &Path| detect::enclosing(path, &mounts, Arc::new(System));
-    Ok(Survey::of(&project.paths, &mounts, Some(&exclude), &find))
+    Ok(Survey::of(project, &mounts, &exclude, &find))
 }
 
 fn wanted<'a>(config: &Config, project: &'a Project, source: &Source) -> Wanted<'a> {
@@ -244,7 +244,8 @@ fn wanted<'a>(config: &Config, project: &'a Project, source: &Source) -> Wanted<
     let live: Vec<&Path> = source.survey.live.iter().map(|(path, _)| &**path).collect();
     let places: Vec<_> =
         source.survey.places.iter().map(|place| (&place.path, volumes[place.volume], &place.below)).collect();
-    let settings = format!("{:?} {:?} {left_out:?} {places:?} {live:?}", project.paths, project.exclude);
+    let Project { paths, exclude, one_file_system, .. } = project;
+    let settings = format!("{paths:?} {exclude:?} {one_file_system} {left_out:?} {places:?} {live:?}");
     Wanted { project, left_out, settings, full_walk: full_walk.unwrap_or(FULL_WALK) }
 }
 

@@ -136,6 +136,7 @@ fn note(record: &Record, is_whole: bool) -> String {
     let note = match (record.note.as_str(), record.purpose) {
         ("", Purpose::Safety { rolled_back_to }) => format!("before the rollback to {rolled_back_to}"),
         ("", Purpose::Undo { brought_back_from }) => format!("before files came back from {brought_back_from}"),
+        (_, Purpose::Backup) if record.expires.is_none() => "what the next backup is compared with".to_owned(),
         (note, _) => note.to_owned(),
     };
     let note: String = note.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
