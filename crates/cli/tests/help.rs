@@ -52,6 +52,7 @@ const COMMANDS: &[&str] = &[
     "config",
     "config check",
     "config schema",
+    "serve",
     "completions",
 ];
 

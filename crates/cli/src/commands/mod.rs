@@ -18,5 +18,6 @@ pub(crate) mod mount;
 pub(crate) mod repo;
 pub(crate) mod restore;
 pub(crate) mod rollback;
+pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod tag;

@@ -178,8 +178,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 
 /// Backs up projects, if that is what is meant.
 fn projects(command: &Command, global: &Global, output: &Output) -> Result<Option<ExitCode>> {
-    let targets: Vec<Target> =
-        command.paths.iter().map(|path| Target::find(path, global)).collect::<Result<_>>()?;
+    let targets: Vec<Target> = command.paths.iter().map(|path| Target::find(path, global)).collect::<Result<_>>()?;
     let found: Vec<&Project> = targets.iter().filter_map(Target::project).collect();
     let of_projects = [(!command.to.is_empty(), "--to"), (command.full, "--full")];
     let of_paths = [
