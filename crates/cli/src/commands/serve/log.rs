@@ -60,6 +60,9 @@ impl Log {
 
     pub(super) fn event(&self, event: &Event<'_>) {
         let (level, text) = words(event);
+        if is_routine(event) && !self.output.verbose {
+            return;
+        }
         if self.output.json {
             // Nobody may listen any more; that stops no backup.
             let _ = self.output.json(&document(event, &text));
@@ -93,6 +96,14 @@ impl Log {
         if let Some(manager) = &self.manager {
             manager.status("ended");
         }
+    }
+}
+
+/// What happens every few minutes, and is of interest only if something comes of it, which is told by itself.
+fn is_routine(event: &Event<'_>) -> bool {
+    match event {
+        Event::Begun(task) | Event::Ended { task, outcome: Outcome::Done, .. } => **task == Task::Expire,
+        _ => false,
     }
 }
 

@@ -32,9 +32,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Make snapshots and backups by the clock, as the plans of the configuration say.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It stays in the foreground, and tells what it does on stderr, one line each; snapback.service of systemd runs it.
-SIGHUP reads the configuration again; one that is broken changes nothing. SIGTERM ends what runs at its next
-step, and then the daemon; a second one ends all at once. Whatever ends it, the next one goes on from there.")]
+It stays in the foreground, and tells what it does on stderr, one line each; snapback.service of
+systemd runs it. SIGHUP reads the configuration again; one that is broken changes nothing.
+SIGTERM ends what runs at its next step, and then the daemon; a second one ends all at once.
+Whatever ends it, the next one goes on from there.")]
 pub(crate) struct Command {
     /// Do what is due now, and end: for cron, or where no daemon shall run
     #[arg(long)]

@@ -52,7 +52,7 @@ impl ByJobs {
                 let (project, repository) = (self.project(project)?, self.repository(repository)?);
                 self.in_context(|context| {
                     let request = BackupRequest { config: &self.config, project, to: vec![repository] };
-                    self.backed_up(job::back_up(context, &request)?)
+                    self.backed_up(&project.name, job::back_up(context, &request)?)
                 })
             }
             Task::Check { repository, plan } => {
@@ -75,12 +75,12 @@ impl ByJobs {
         Ok(incomplete_if((failed > 0).then(what)))
     }
 
-    fn backed_up(&self, backups: Backups) -> Result<Outcome> {
+    fn backed_up(&self, project: &str, backups: Backups) -> Result<Outcome> {
         let mut amiss: Vec<String> = backups.hook_failed.iter().map(ToString::to_string).collect();
         for into in backups.into {
             let Made { summary, errors, .. } = into.backup?;
             self.output.message(format_args!(
-                "{}: {} looked at, {} new, {} stored",
+                "{project} to {}: {} looked at, {} new, {} stored",
                 into.repository,
                 human::counted(summary.total_files_processed, "file"),
                 human::count(summary.files_new + summary.files_changed),
