@@ -81,6 +81,8 @@ pub(crate) enum Command {
     /// Check the configuration, or print its schema
     #[command(subcommand, arg_required_else_help = true)]
     Config(commands::config::Command),
+    /// Make snapshots and backups by the clock
+    Serve(commands::serve::Command),
     /// Print the completions of a shell
     Completions(commands::completions::Command),
     /// Write the manual pages

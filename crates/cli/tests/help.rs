@@ -57,6 +57,7 @@ const COMMANDS: &[&str] = &[
     "config",
     "config check",
     "config schema",
+    "serve",
     "completions",
 ];
 

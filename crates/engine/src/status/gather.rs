@@ -20,7 +20,7 @@ use super::facts::{self, Facts, Growth, GuardPhase, Snapshots, Task, TaskKind, U
 use super::room;
 use crate::catalog::Catalog;
 use crate::config::{Config, PasswordSource, Project, Repository};
-use crate::daemon::{self, Instance, Scheduler, Standing, ledger};
+use crate::daemon::{self, Instance, Patience, Scheduler, Standing, ledger};
 use crate::guard::document::{Guard, Phase};
 use crate::moment::Moment;
 use crate::place::{Nearness, Place, Relation, System};
@@ -118,7 +118,7 @@ impl Look<'_> {
     fn tasks(&self, ledger: ledger::Ledger) -> Vec<(daemon::Task, Task)> {
         let Sources { config, host, zone, now, .. } = self.sources;
         let planned = daemon::tasks(config, host);
-        let mut scheduler = Scheduler::new(ledger, None);
+        let mut scheduler = Scheduler::new(ledger, now.clone(), Patience::None);
         scheduler.plan(planned.clone(), zone.clone(), now);
         for daemon::Planned { task, .. } in planned {
             // What somebody did by hand counts, too, whether the daemon knows of it or not.
@@ -203,7 +203,7 @@ impl Look<'_> {
         for record in covering.iter().flatten() {
             all.insert(record.id, *record);
         }
-        let is_restore_point = |record: &&&Record| !record.purpose.is_on_the_way_back();
+        let is_restore_point = |record: &&&Record| record.purpose.is_a_point_to_return_to();
         // The project is as old as the oldest of its parts.
         let newest_of =
             |records: &Vec<&Record>| records.iter().filter(is_restore_point).map(|record| record.created).max();
