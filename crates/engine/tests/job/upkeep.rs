@@ -33,6 +33,31 @@ fn retention_follows_each_backup_and_a_prune_comes_when_it_pays() {
 }
 
 #[test]
+fn a_prune_is_in_nobodys_way() {
+    let mut site = Site::plain();
+    site.plan().keep = Keep { last: Some(Count::AtMost(1)), ..Keep::default() };
+    site.back_up().unwrap();
+    // As a backup of another project into the same repository does.
+    let id = site.open("offsite").config().id;
+    let wanted = site.state.root().join(format!("repository/{id}.wanted"));
+    let wanted = std::fs::File::open(wanted).unwrap();
+    rustix::fs::flock(&wanted, rustix::fs::FlockOperation::LockShared).unwrap();
+    let pruned = |text: &str| {
+        site.write("index", text);
+        site.back_up().unwrap().into.remove(0).pruned.unwrap().unwrap()
+    };
+    assert_eq!(pruned("two"), Pruned::InUse);
+    drop(wanted);
+    // One of another machine has a lock.
+    let repository = site.open("offsite");
+    let lock = repository::lock::Lock::acquire(&repository, false, &crate::site::holder()).unwrap();
+    assert_eq!(pruned("three"), Pruned::InUse);
+    drop(lock);
+    // What was not done is remembered.
+    assert!(matches!(pruned("four"), Pruned::Freed(_)));
+}
+
+#[test]
 fn backups_younger_than_the_least_depth_stay_and_that_is_told() {
     let mut site = Site::plain();
     site.plan().keep = Keep { last: Some(Count::AtMost(1)), ..Keep::default() };
