@@ -38,7 +38,9 @@ pub struct Base {
 /// What may have changed since a backup.
 #[derive(Clone, Debug)]
 pub struct Changed {
-    /// That backup, which must be the parent too, and of the same choice. If not, everything is looked at.
+    /// That backup, which must be the parent too, and of the same choice. If not, everything is looked at. Its record must
+    /// have been seen under the lock that is held: of a backup that was forgotten, prune may have left trees without their
+    /// files' contents, and nobody looks below a tree that is taken over.
     pub base: Base,
     /// By directories as they are stored: paths of the backup, or directories above or below them. What lies in none of
     /// them, and each place of [`Options::elsewhere`] below one that has none of its own, is looked at as a whole.

@@ -180,6 +180,10 @@ impl Provider for Zfs {
     fn dirty_paths(&self, from: &Handle, to: &Handle, most: usize) -> Result<Option<Vec<Changed>>, Error> {
         Ok(self.changed_paths(from, Some(to))?.filter(|told| told.len() <= most))
     }
+
+    fn tells_dirty_paths(&self) -> bool {
+        true
+    }
 }
 
 /// Dataset, name and guid of a handle.
