@@ -32,6 +32,8 @@ pub(crate) struct Arguments {
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show how well all is protected, and what needs attention
+    Status(commands::status::Command),
     /// Points in time on the same disk: take, list, delete
     #[command(subcommand, arg_required_else_help = true)]
     Snapshot(commands::snapshot::Command),
@@ -79,6 +81,8 @@ pub(crate) enum Command {
     /// Check the configuration, or print its schema
     #[command(subcommand, arg_required_else_help = true)]
     Config(commands::config::Command),
+    /// Make snapshots and backups by the clock
+    Serve(commands::serve::Command),
     /// Print the completions of a shell
     Completions(commands::completions::Command),
     /// Write the manual pages

@@ -80,6 +80,22 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
         // Whoever read our output (`head`) has seen enough.
         return 0;
     }
+    let (code, hint) = verdict(error);
+    // What was done until then is worth knowing only where somebody waits for it.
+    output.error(&describe(error), hint.as_deref(), code);
+    code
+}
+
+/// What happened, and what to try, for a log.
+pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
+    match verdict(error) {
+        (_, Some(hint)) => format!("{} (try: {hint})", describe(error)),
+        (_, None) => describe(error),
+    }
+}
+
+/// The exit code, and the way out.
+fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
     let mut code = Code::Failed as u8;
     let mut hint = None;
     for cause in error.chain() {
@@ -125,9 +141,7 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
         }
         break;
     }
-    // What was done until then is worth knowing only where somebody waits for it.
-    output.error(&describe(error), hint.as_deref(), code);
-    code
+    (code, hint)
 }
 
 /// The whole chain of causes in one sentence, without saying the same twice.
@@ -144,7 +158,7 @@ fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-/// The exit code, and the way out.
+/// Of an error of the repository.
 fn judge(error: &repository::Error) -> (u8, Option<String>) {
     use repository::Error;
     let (code, hint) = match error {

@@ -85,7 +85,9 @@ fn dispatch(command: &Command, global: &Global, output: &Output) -> Result<ExitC
         Command::Repo(command) => commands::repo::run(command, global, output),
         Command::Restore(command) => commands::restore::run(command, global, output),
         Command::Rollback(command) => commands::rollback::run(command, global, output),
+        Command::Serve(command) => commands::serve::run(command, global, output),
         Command::Snapshot(command) => commands::snapshot::run(command, global, output),
+        Command::Status(command) => commands::status::run(command, global, output),
         Command::Tag(command) => commands::tag::run(command, global, output),
     }
 }

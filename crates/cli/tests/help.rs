@@ -11,6 +11,7 @@ use environment::Environment;
 
 const COMMANDS: &[&str] = &[
     "",
+    "status",
     "snapshot",
     "snapshot create",
     "snapshot list",
@@ -56,6 +57,7 @@ const COMMANDS: &[&str] = &[
     "config",
     "config check",
     "config schema",
+    "serve",
     "completions",
 ];
 

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir, fstatfs, openat};
 use rustix::io::Errno;
 
 use crate::archive::changed::Doubt;
+use crate::archive::copied::Original;
 use crate::archive::directory::{Directory, Place, Previous, subtree};
 use crate::archive::job::{DirectoryJob, FileJob};
 use crate::archive::targets::Target;
@@ -25,12 +26,12 @@ const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 impl Worker<'_> {
     /// Lists one directory. Entries that are as in the parent backup are taken over, the others become jobs.
     pub(super) fn directory(&mut self, job: DirectoryJob) {
-        let DirectoryJob { directory, above, target, device, doubt } = job;
+        let DirectoryJob { directory, above, target, device, doubt, original } = job;
         self.run.count_look();
         let whole = matches!(target, Target::Whole);
         let path = directory.path_of(OsStr::new(""));
         let elsewhere = self.run.places.of(&path);
-        let opened = open(&directory, above.as_deref(), elsewhere, whole);
+        let opened = open(&directory, above.as_deref(), elsewhere.map(|place| &*place.at), whole);
         let (open, stat) = match opened.and_then(|open| stat(&open, above.as_deref()).map(|stat| (open, stat))) {
             Ok(opened) => opened,
             Err(error) => {
@@ -38,6 +39,11 @@ impl Worker<'_> {
                 return self.directory_is_missing(&directory);
             }
         };
+        let original = match elsewhere {
+            Some(place) => place.copied.and_then(|copied| Original::root(above.as_deref(), &directory, copied)),
+            None => original.and_then(|above| above.below(&directory, &stat)),
+        };
+        let stat = original.iter().fold(stat, |stat, original| original.of_itself(stat));
         let is_cache = whole && self.run.options.exclude_caches && is_cache(&open);
         let previous = self.previous(&directory);
         // What the parent does not have cannot be taken over from it, and a tag speaks for all entries.
@@ -75,6 +81,7 @@ impl Worker<'_> {
             device,
             previous,
             doubt,
+            original,
             has_roots: self.run.changes.any_in(&path),
             has_places: self.run.places.any_in(&path),
             targets: match target {
@@ -153,7 +160,7 @@ impl Worker<'_> {
         let entry = Entry { dir: gathering.open.as_fd(), name: name.as_bytes(), dir_path: directory };
         let elsewhere = if gathering.has_places { self.run.places.of_entry(directory, &name) } else { None };
         let stat = match elsewhere {
-            Some(place) => Stat::at(Entry { dir: CWD, name: place.as_os_str().as_bytes(), dir_path: directory }),
+            Some(place) => Stat::at(Entry { dir: CWD, name: place.at.as_os_str().as_bytes(), dir_path: directory }),
             None => Stat::at(entry),
         };
         let stat = match stat {
@@ -165,6 +172,7 @@ impl Worker<'_> {
                 return false;
             }
         };
+        let stat = gathering.original.iter().fold(stat, |stat, original| original.of_entry(name.as_bytes(), stat));
         let target = match &mut gathering.targets {
             None if self.is_excluded(directory, &name, &stat) => return false,
             None => Target::Whole,
@@ -183,7 +191,8 @@ impl Worker<'_> {
                 let below = Directory::below(&place(), subtree(previous.as_ref()));
                 let above = Some(Arc::clone(gathering.open));
                 let device = gathering.device;
-                gathering.directories.push(DirectoryJob { directory: below, above, target, device, doubt });
+                let original = gathering.original.clone();
+                gathering.directories.push(DirectoryJob { directory: below, above, target, device, doubt, original });
                 gathering.entries.push(None);
                 return true;
             }
@@ -195,7 +204,8 @@ impl Worker<'_> {
                 previous => {
                     let is_new = previous.is_none();
                     let above = Arc::clone(gathering.open);
-                    gathering.files.push(FileJob { place: place(), above, is_new });
+                    let identity = gathering.original.is_some().then_some(stat);
+                    gathering.files.push(FileJob { place: place(), above, is_new, identity });
                     gathering.entries.push(None);
                 }
             },
@@ -307,6 +317,7 @@ struct Gathering<'a> {
     device: Option<u64>,
     previous: Previous,
     doubt: Doubt,
+    original: Option<Arc<Original>>,
     /// Whether changes of some entries are known by themselves.
     has_roots: bool,
     /// Whether some entries are read somewhere else.

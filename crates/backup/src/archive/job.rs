@@ -8,6 +8,7 @@ use repository::id::Id;
 use repository::tree::Node;
 
 use crate::archive::changed::Doubt;
+use crate::archive::copied::Original;
 use crate::archive::directory::{Directory, Place};
 use crate::archive::targets::Target;
 use crate::attributes::Stat;
@@ -28,6 +29,8 @@ pub(super) struct DirectoryJob {
     pub(super) device: Option<u64>,
     /// What of it has to be looked at.
     pub(super) doubt: Doubt,
+    /// Of what the directory above is a copy.
+    pub(super) original: Option<Arc<Original>>,
 }
 
 /// A regular file to be read.
@@ -36,6 +39,8 @@ pub(super) struct FileJob {
     pub(super) above: Arc<OwnedFd>,
     /// Whether the parent backup has a file there.
     pub(super) is_new: bool,
+    /// Of what it is a copy, as far as that is certain.
+    pub(super) identity: Option<Stat>,
 }
 
 /// A piece of a file, to be stored.

@@ -10,6 +10,7 @@
 //! Does not know of snapshots and databases.
 
 mod changed;
+mod copied;
 mod directory;
 mod elsewhere;
 mod file;
@@ -110,7 +111,10 @@ pub fn archive(
     let run = Run::new(options, places, changes, context, index, repository.chunker(), workers);
     let writer = BlobWriter::new(repository, index, destination);
     let root = Directory::root(options.parent);
-    run.queue.push(Vec::new(), vec![DirectoryJob { directory: root, above: None, target, device: None, doubt }]);
+    run.queue.push(
+        Vec::new(),
+        vec![DirectoryJob { directory: root, above: None, target, device: None, doubt, original: None }],
+    );
     std::thread::scope(|scope| {
         for number in 0..workers {
             let worker = Worker {

@@ -72,6 +72,17 @@ fn what_is_looked_at_follows_the_change_and_not_the_size() {
 }
 
 #[test]
+fn more_changes_than_may_be_held_are_not_told() {
+    let mut shop = Shop::new(Choice::default());
+    shop.start();
+    deeds::fill(&shop.directory(), &mut deeds::Random::new(5));
+    assert!(shop.dirty_paths(1000).is_some());
+    assert!(shop.dirty_paths(50).is_none());
+    // The next one is told again.
+    assert!(shop.run_by_changes().went_by_changes);
+}
+
+#[test]
 fn changes_since_another_backup_or_of_another_choice_are_not_gone_by() {
     let mut shop = Shop::new(Choice::default());
     deeds::fill(&shop.directory(), &mut deeds::Random::new(4));

@@ -215,7 +215,7 @@ impl Shop {
     /// What changed since the last backup; `None` if btrfs cannot tell.
     fn changed(&self, to: &Handle) -> Option<Changed> {
         let last = self.last.as_ref().unwrap();
-        let told = self.provider().changed_paths(&last.handle, Some(to)).unwrap()?;
+        let told = self.provider().dirty_paths(&last.handle, to, 10_000).unwrap()?;
         let mut dirty = Dirty::new();
         told.iter().for_each(|changed| dirty.add(&changed.path, changed.is_tree));
         Some(Changed { base: last.base.clone(), below: [(self.directory(), dirty)].into() })
@@ -225,7 +225,7 @@ impl Shop {
         let view: Box<dyn View> = self.provider().view(handle).unwrap();
         let mut options = archive::Options {
             paths: vec![self.choice.below.map_or(self.directory(), |below| self.directory().join(below))],
-            elsewhere: vec![Elsewhere { path: self.directory(), at: view.path().to_owned() }],
+            elsewhere: vec![Elsewhere { path: self.directory(), at: view.path().to_owned(), copied: None }],
             exclude: self.choice.excludes.then(|| Patterns::new(["*.skip", "f3"]).unwrap()),
             exclude_caches: self.choice.excludes,
             exclude_larger_than: self.choice.excludes.then_some(7000),
@@ -310,6 +310,14 @@ impl Shop {
             options.changed = changed;
             change(options);
         })
+    }
+
+    /// How many paths may have changed since the last backup, if they are at most so many.
+    pub(crate) fn dirty_paths(&self, most: usize) -> Option<usize> {
+        let handle = self.snapshot();
+        let told = self.provider().dirty_paths(&self.last.as_ref().unwrap().handle, &handle, most).unwrap();
+        self.provider().delete(&handle).unwrap();
+        told.map(|told| told.len())
     }
 
     /// By the last run.

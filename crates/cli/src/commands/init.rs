@@ -18,9 +18,9 @@ use crate::output::{Output, printable};
 /// Look around on this machine, and write a first configuration with comments.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Looks at file systems, at directories below /srv and /var/www, at databases and containers. Nothing is
-backed up before you run `snapback serve`, or `snapback backup PROJECT`. A configuration that is there
-is never touched.")]
+Looks at file systems, at directories below /srv and /var/www, at databases and containers, and
+makes a repository. Nothing is backed up before you run `snapback serve`, or `snapback backup
+PROJECT`. A configuration that is there is never touched.")]
 pub(crate) struct Command {
     /// Write nothing, only print what would be written
     #[arg(short = 'n', long)]

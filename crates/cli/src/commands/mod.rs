@@ -21,5 +21,7 @@ pub(crate) mod protect;
 pub(crate) mod repo;
 pub(crate) mod restore;
 pub(crate) mod rollback;
+pub(crate) mod serve;
 pub(crate) mod snapshot;
+pub(crate) mod status;
 pub(crate) mod tag;

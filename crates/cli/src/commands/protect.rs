@@ -28,8 +28,9 @@ use crate::output::{Output, printable};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Adds to the configuration what is missing: a project, a plan (every night; 14 daily, 8 weekly and
-6 monthly backups are kept), and a repository on this machine with a password in a file. What is there
-is left as it is; doing it once more goes on where it was cut short. `snapback serve` then runs the plan.
+6 monthly backups are kept), and a repository on this machine with a password in a file. What is
+there stays as it is; doing it once more goes on where it was cut short. `snapback serve` then runs
+the plan.
 
   snapback protect /srv/shop
   snapback protect /srv/shop -r /mnt/usb/backups")]

@@ -143,7 +143,7 @@ pub fn back_up(context: &Context<'_>, request: &BackupRequest<'_>) -> Result<Bac
         request.to.iter().map(|to| begin(context, JobKind::Backup, name, &to.name)).collect::<Result<_, _>>()?;
     let facts = facts(request);
     if let Err(source) = hooks::run(&hooks.before, &facts, &|| context.is_cancelled()) {
-        let error = Error::Hook { project: name.clone(), job: "backup", source };
+        let error = Error::Hook { project: name.clone(), job: "backup", source: Box::new(source) };
         for job in jobs {
             end(context, job.ended(context.clock.wall(), Outcome::Failed).with_error(&error));
         }

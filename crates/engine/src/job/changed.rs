@@ -18,6 +18,9 @@ use super::archive::Wanted;
 use super::base::{Base, BaseVolume};
 use super::source::Source;
 
+/// With more paths than this, looking at everything is not much slower, and takes less memory.
+const MOST: usize = 200_000;
+
 /// What may have changed since the base's backup was made; or why everything is to be looked at.
 pub(super) fn since(
     context: &Context<'_>,
@@ -39,10 +42,11 @@ pub(super) fn since(
         let (Some(from), Some(to)) = (&then.handle, &now.handle) else {
             return Err(format!("snapshot {} was never finished", then.id));
         };
-        let told = source.survey.volumes[volume].changed_paths(from, Some(to));
+        let told = source.survey.volumes[volume].dirty_paths(from, to, MOST);
         let told = told.map_err(|error| format!("what changed cannot be told: {error}"))?;
-        let told =
-            told.ok_or_else(|| format!("the storage of {} does not tell what changed", now.directory.display()))?;
+        let told = told.ok_or_else(|| {
+            format!("too much of {} has changed, or its storage does not tell", now.directory.display())
+        })?;
         for place in source.survey.places.iter().filter(|place| place.volume == volume) {
             let mut dirty = Dirty::new();
             told.iter().for_each(|changed| add(&mut dirty, changed, &place.below));

@@ -12,7 +12,7 @@ use backup::archive::{self, Outcome, StreamError, StreamOptions};
 use backup::attributes::{Names, Zone};
 use backup::patterns::Patterns;
 use clap::Args;
-use engine::config::Project;
+use engine::config::{Config, Project};
 use repository::blob_writer::Destination;
 use repository::id::Id;
 use repository::index::Index;
@@ -41,8 +41,8 @@ const COUNT_AFTER: Duration = Duration::from_millis(500);
   snapback backup /etc /srv/shop --tag daily --exclude '*.tmp'
   pg_dump shop | snapback backup --stdin-name shop.sql
 
-A project of the configuration is read from snapshots and goes to the repositories of its plans; what
-else is done then (hooks, old backups removed) is said there. ./shop is the directory of that name.")]
+A project of the configuration is read from snapshots and goes to the repositories of its plans;
+what else is done then (hooks, old backups removed) is said there, too. ./shop is the directory.")]
 pub(crate) struct Command {
     /// What to back up: projects, or files and directories
     #[arg(value_name = "PROJECT|PATH", required_unless_present = "stdin_name")]

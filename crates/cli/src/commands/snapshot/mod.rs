@@ -4,7 +4,7 @@ mod create;
 mod delete;
 mod diff;
 mod document;
-mod expire;
+pub(crate) mod expire;
 mod hold;
 pub(crate) mod list;
 mod mount;
