@@ -173,7 +173,7 @@ fn one_that_is_deleted_is_made_again_also_under_the_feet_of_who_has_it_open() {
     fs::remove_file(place.path()).unwrap();
     let ended = job(0).ended(at(1), engine::catalog::Outcome::Succeeded);
     one.record_job(&ended).unwrap();
-    assert_eq!(other.jobs(Task::default(), 10).unwrap(), [ended.clone()], "and none of what was deleted");
+    assert_eq!(other.jobs(Task::default(), 10).unwrap(), std::slice::from_ref(&ended), "and none of what was deleted");
     assert_eq!(place.open().jobs(Task::default(), 10).unwrap(), [ended]);
     use_all(&other);
 }

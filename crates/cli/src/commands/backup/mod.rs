@@ -214,7 +214,7 @@ fn projects(command: &Command, global: &Global, output: &Output) -> Result<Optio
 
 /// Backs one project up into some of its repositories.
 pub(super) fn project(
-    config: &engine::config::Config,
+    config: &Config,
     project: &Project,
     to: &[String],
     global: &Global,
