@@ -19,8 +19,8 @@ use crate::select::{self, Filter};
 /// List the backups in a repository, oldest first; or all points in time of a project, newest first.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-With a PROJECT, its snapshots and its backups in all repositories of the configuration are one line. A
-repository that cannot be reached is shown as the catalog knows it.")]
+With a PROJECT, its snapshots and its backups in all repositories of the configuration are one
+line. A repository that cannot be reached is shown as the catalog knows it.")]
 pub(crate) struct Command {
     /// A project of the configuration
     #[arg(conflicts_with_all = ["host", "tag", "path"])]
