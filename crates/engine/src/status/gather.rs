@@ -163,7 +163,7 @@ impl Look<'_> {
                 Some(backup.time)
             }
             daemon::Task::Snapshot { project, .. } => {
-                let of = self.records.iter().filter(|record| record.project.as_deref() == Some(project));
+                let of = self.records.iter().filter(|record| record.project.as_ref() == Some(project));
                 of.filter(|record| record.handle.is_some()).map(|record| record.created).max()
             }
             daemon::Task::Check { repository, .. } => checked(catalog, repository),
@@ -259,7 +259,7 @@ impl Look<'_> {
             catalog.repositories().ok()?.into_iter().find(|known| known.name == *name).and_then(|known| known.seen)
         });
         let unreachable = unreachable(repository, seen.max(newest));
-        let (place, missing) = self.place_of(repository, unreachable.is_some());
+        let (place, missing) = self.place_of(repository, unreachable.as_ref());
         let relation = match missing {
             Some(doubt) => Relation { nearness: Nearness::SameDisk, doubt: Some(doubt) },
             None => Place::nearest_of(places, &place),
@@ -281,23 +281,27 @@ impl Look<'_> {
     }
 
     /// Where a repository lies, and what is said where that cannot be found out because it is not there. A disk that is
-    /// not plugged in leaves an empty directory, which lies elsewhere: then what was last known counts.
-    fn place_of(&self, repository: &Repository, is_unreachable: bool) -> (Place, Option<String>) {
-        let name = &repository.name;
-        if !is_unreachable {
-            let place = Place::of_repository(&repository.url, self.sources.system);
-            if let Some(catalog) = self.sources.catalog {
-                // What cannot be written down now is next time.
-                let _ = catalog.record_place(name, &place);
+    /// not plugged in leaves an empty directory, which lies elsewhere: then what was last known counts. One that never
+    /// was will lie where its directory does.
+    fn place_of(&self, repository: &Repository, unreachable: Option<&Unreachable>) -> (Place, Option<String>) {
+        let Repository { name, url, .. } = repository;
+        let (catalog, now) = (self.sources.catalog, || Place::of_repository(url, self.sources.system));
+        let known = catalog.and_then(|catalog| catalog.place(name).ok()?);
+        match (unreachable, known) {
+            (None, _) => {
+                let place = now();
+                if let Some(catalog) = catalog {
+                    // What cannot be written down now is next time.
+                    let _ = catalog.record_place(name, &place);
+                }
+                (place, None)
             }
-            return (place, None);
-        }
-        match self.sources.catalog.and_then(|catalog| catalog.place(name).ok()?) {
-            Some(place) => (place, None),
-            None => (
-                Place::unknown("it is not there"),
-                Some(format!("{name} is not there, so nobody can see where it lies")),
-            ),
+            (Some(_), Some(known)) => (known, None),
+            (Some(Unreachable { is_new: true, .. }), None) => (now(), None),
+            (Some(_), None) => {
+                let doubt = format!("{name} is not there, so nobody can see where it lies");
+                (Place::unknown("it is not there"), Some(doubt))
+            }
         }
     }
 }

@@ -151,7 +151,8 @@ impl Page {
             Style::Dim => "2",
             Style::Bold => "1",
         };
-        format!("\x1b[{code}m{}\x1b[0m", cell.text)
+        let shown = cell.text.trim_end();
+        format!("\x1b[{code}m{shown}\x1b[0m{}", &cell.text[shown.len()..])
     }
 }
 

@@ -74,6 +74,8 @@ fn look(command: &Command, config: &Config, global: &Global, output: &Output) ->
     let back = session.roll_back();
     let guards = Guards::open(&session.state, &SystemClock, &back)?.all()?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let now = Moment::now(&SystemClock)?;
+    let at = now.wall;
     let sources = Sources {
         config,
         state: &session.state,
@@ -84,9 +86,9 @@ fn look(command: &Command, config: &Config, global: &Global, output: &Output) ->
         runner: Arc::new(System),
         host: &host,
         zone: TimeZone::system(),
-        now: Moment::now(&SystemClock)?,
+        now,
     };
-    Ok(assess(&gather(&sources, command.project.as_deref()), session.now))
+    Ok(assess(&gather(&sources, command.project.as_deref()), at))
 }
 
 fn show(status: &Status, output: &Output) -> Result<()> {
