@@ -12,7 +12,7 @@ use backup::archive::{self, Outcome, StreamError, StreamOptions};
 use backup::attributes::{Names, Zone};
 use backup::patterns::Patterns;
 use clap::Args;
-use engine::config::Project;
+use engine::config::{Config, Project};
 use repository::blob_writer::Destination;
 use repository::id::Id;
 use repository::index::Index;
