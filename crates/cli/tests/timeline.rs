@@ -127,7 +127,7 @@ fn a_catalog_that_is_damaged_or_of_a_newer_version_stops_nothing_and_is_said_onc
     }
     site.run(["catalog", "rebuild"]).fails(1, ["newer version", "it is rebuilt"]);
     assert!(fs::read(site.catalog()).unwrap() == before, "not a byte is changed");
-    assert_eq!(site.points(&[]).len(), 6);
+    assert_eq!(site.points(&[]).len(), 7, "a backup in each repository and a snapshot more");
 }
 
 #[test]
