@@ -1,14 +1,20 @@
 //! Tasks as jobs.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use anyhow::{Result, bail};
 use engine::catalog::{JobKind, Task as Recorded};
 use engine::config::{Config, Project, Repository};
 use engine::daemon::{Outcome, Task, Worker};
 use engine::job::{self, BackupRequest, Backups, Context, Error, Made, check, snapshots};
+use engine::place::System as Machine;
 use engine::repositories::{self, World};
+use engine::status;
 use jiff::{SignedDuration, Timestamp};
 use snapshot::manage::Request;
 use snapshot::record::Purpose;
+use snapshot::runner::System;
 
 use crate::commands::snapshot::expire::{Expired, expire};
 use crate::error::in_one_line;
@@ -70,9 +76,22 @@ impl ByJobs {
     }
 
     fn expire(&self) -> Result<Outcome> {
+        self.sample()?;
         let Expired { failed, .. } = expire(&Session::open(&self.global, &self.output)?, false)?;
         let what = || format!("{} could not be deleted", human::counted(failed as u64, "snapshot"));
         Ok(incomplete_if((failed > 0).then(what)))
+    }
+
+    /// Notes how full the disks are: when they will be is told from that.
+    fn sample(&self) -> Result<()> {
+        let machine = Machine::open(Path::new("/"), Arc::new(System))?;
+        self.in_context(|context| {
+            if let Some(catalog) = context.recorder.catalog() {
+                status::sample(&self.config, catalog, &machine, context.clock.wall());
+            }
+            Ok(Outcome::Done)
+        })?;
+        Ok(())
     }
 
     fn backed_up(&self, project: &str, backups: Backups) -> Result<Outcome> {
