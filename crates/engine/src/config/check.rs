@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use backup::patterns::Patterns;
 
-use super::decode::instead;
 use super::section::Source;
 use super::value::Wrong;
 use super::{Config, Project, SnapshotOptions};
+use crate::nearest::nearest;
 
 /// Where in the file the names stand that refer to something else.
 #[derive(Debug, Default)]
@@ -142,6 +142,17 @@ fn repositories(config: &Config, places: &Places, source: &Source<'_>) {
             }
             let message = format!("the repository {name} lies in the project {project}, and is lost with it");
             source.warn(span, Wrong::new(message, "choose a place outside, best on another disk"));
+        }
+    }
+}
+
+/// The name that was probably meant, or all there are, or what to add.
+fn instead(kind: &str, name: &str, known: &BTreeMap<String, impl Sized>) -> String {
+    match nearest(name, known.keys().map(String::as_str)) {
+        Some(near) => format!("write {near:?}"),
+        None if known.is_empty() => format!("add [{kind}.{name}]"),
+        None => {
+            format!("add [{kind}.{name}], or write one of {}", known.keys().cloned().collect::<Vec<_>>().join(", "))
         }
     }
 }

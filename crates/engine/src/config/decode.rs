@@ -1,7 +1,6 @@
 //! From the text of a file to a [`Config`], or to all that is wrong with it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +18,6 @@ use super::{
     BackupPlan, CheckPlan, Config, Hooks, PasswordSource, Plan, Project, Repository, SnapshotOptions, SnapshotPlan,
     Timing,
 };
-use crate::nearest::nearest;
 
 /// Below this a schedule would do nothing else.
 const LEAST_EVERY: Duration = Duration::from_secs(60);
@@ -398,16 +396,5 @@ fn project(name: &str, section: &Section<'_>, places: &mut Places) -> Project {
         plans: strings(plans),
         hooks: hooks.unwrap_or_default(),
         snapshot: snapshot.unwrap_or_default(),
-    }
-}
-
-/// The name that was probably meant, or all there are, or what to add.
-pub(crate) fn instead(kind: &str, name: &str, known: &BTreeMap<String, impl Sized>) -> String {
-    match nearest(name, known.keys().map(String::as_str)) {
-        Some(near) => format!("write {near:?}"),
-        None if known.is_empty() => format!("add [{kind}.{name}]"),
-        None => {
-            format!("add [{kind}.{name}], or write one of {}", known.keys().cloned().collect::<Vec<_>>().join(", "))
-        }
     }
 }

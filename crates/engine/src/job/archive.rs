@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use backup::archive::{self, Outcome};
 use backup::attributes::Zone;
-use backup::patterns::Patterns;
 use repository::Repository;
 use repository::blob_writer::Destination;
 use repository::lock::Lock;
@@ -17,6 +16,7 @@ use repository::record::BackupRecord;
 use super::base::Base;
 use super::changed;
 use super::source::Source;
+use super::wanted::Wanted;
 use super::{Context, Error, Made, Walk};
 use crate::catalog::{KnownBackup, LIVE_TAG, PROJECT_TAG};
 use crate::config::Project;
@@ -31,32 +31,6 @@ pub(super) struct Target<'a> {
     pub(super) name: &'a str,
     pub(super) repository: &'a Arc<Repository>,
     pub(super) lock: Arc<Lock>,
-}
-
-/// What goes into the backup, besides where it is read.
-pub(super) struct Wanted<'a> {
-    pub(super) project: &'a Project,
-    /// The project's patterns, and those for what nobody needs.
-    pub(super) left_out: Vec<String>,
-    /// All that decides what is in a backup.
-    pub(super) settings: String,
-    /// After so many backups everything is looked at.
-    pub(super) full_walk: u32,
-}
-
-impl Wanted<'_> {
-    /// The project's own patterns, or what goes beyond them.
-    pub(super) fn patterns(&self) -> Result<Option<Patterns>, Error> {
-        let Project { name, exclude, .. } = self.project;
-        if exclude.is_empty() && self.left_out.is_empty() {
-            return Ok(None);
-        }
-        let read = |texts: &[String]| {
-            Patterns::new(texts.iter().map(String::as_str))
-                .map_err(|error| Error::Project { project: name.clone(), reason: error.to_string() })
-        };
-        Ok(Some(read(exclude)?.or(read(&self.left_out)?)))
-    }
 }
 
 /// Makes the backup.

@@ -16,7 +16,7 @@ use snapshot::provider::{Handle, Provider};
 use snapshot::runner::System;
 use snapshot::{detect, mounts};
 
-use super::archive::{self, Target, Wanted};
+use super::archive::{self, Target};
 use super::base::{self, Base, BaseVolume};
 use super::hooks::{self, Facts, HookError};
 use super::lock::ProjectLock;
@@ -24,6 +24,7 @@ use super::prune::{self, Pruned};
 use super::retention::{self, Retained};
 use super::source::{self, Source};
 use super::survey::Survey;
+use super::wanted::Wanted;
 use super::{Context, Error, priority, wait};
 use crate::catalog::{Figures, Job, JobKind, Outcome, Size};
 use crate::config::{self, Config, Plan, Project};

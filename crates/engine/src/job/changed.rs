@@ -14,9 +14,9 @@ use snapshot::provider::Changed as OnVolume;
 use snapshot::record::Record;
 
 use super::Context;
-use super::archive::Wanted;
 use super::base::{Base, BaseVolume};
 use super::source::Source;
+use super::wanted::Wanted;
 
 /// With more paths than this, looking at everything is not much slower, and takes less memory.
 const MOST: usize = 200_000;

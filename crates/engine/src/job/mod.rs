@@ -27,6 +27,7 @@ pub mod snapshots;
 mod source;
 mod survey;
 mod wait;
+mod wanted;
 
 use std::ffi::OsString;
 use std::time::Duration;

@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
-use super::{Place, System, filesystem};
+use super::{Place, System};
 
 /// Deeper than this nobody stacks on purpose: a loop device in its own file system, for example.
 const DEEPEST: usize = 32;
 
-/// Adds what lies below a block device.
-pub(super) fn descend(name: &str, depth: usize, place: &mut Place, system: &System) {
+/// Adds what lies below a block device. Files behind loop devices, whose file systems are to be looked at next, are
+/// added to `files`, with how deep they lie.
+pub(super) fn descend(name: &str, depth: usize, place: &mut Place, system: &System, files: &mut Vec<(PathBuf, usize)>) {
     if depth > DEEPEST {
         return place.doubt(format!("{name} lies on too many others, or on itself"));
     }
@@ -24,11 +25,11 @@ pub(super) fn descend(name: &str, depth: usize, place: &mut Place, system: &Syst
     if directory.join("partition").exists() {
         place.pass(name);
         let disk = directory.parent().and_then(Path::file_name);
-        return descend(&disk.unwrap_or_default().to_string_lossy(), depth + 1, place, system);
+        return descend(&disk.unwrap_or_default().to_string_lossy(), depth + 1, place, system, files);
     }
     if let Some(file) = text("loop/backing_file") {
         place.pass(format!("{name} ({file})"));
-        return below_loop(name, &file, depth, place, system);
+        return below_loop(name, &file, depth, place, system, files);
     }
     if is_memory(name) {
         place.pass(name);
@@ -40,7 +41,7 @@ pub(super) fn descend(name: &str, depth: usize, place: &mut Place, system: &Syst
         let what = text("md/level").or_else(|| text("dm/uuid").map(|uuid| mapper(&uuid).to_owned()));
         place.pass(what.map_or_else(|| name.to_owned(), |what| format!("{name} ({what})")));
         for member in below {
-            descend(&member, depth + 1, place, system);
+            descend(&member, depth + 1, place, system, files);
         }
         return;
     }
@@ -56,15 +57,22 @@ pub(super) fn descend(name: &str, depth: usize, place: &mut Place, system: &Syst
     place.doubt(format!("what {name} lies on cannot be seen"));
 }
 
-fn below_loop(name: &str, file: &str, depth: usize, place: &mut Place, system: &System) {
+fn below_loop(
+    name: &str,
+    file: &str,
+    depth: usize,
+    place: &mut Place,
+    system: &System,
+    files: &mut Vec<(PathBuf, usize)>,
+) {
     let path = PathBuf::from(file);
     // The path is that of whoever attached it, and may mean nothing here; a file that was deleted has " (deleted)" there.
     if !system.real(&path).exists() {
         return place.doubt(format!("the file behind {name} cannot be found: {file}"));
     }
     match system.device_at(&path) {
-        Some(device) => descend(&device, depth + 1, place, system),
-        None => filesystem::descend(&path, depth + 1, place, system),
+        Some(device) => descend(&device, depth + 1, place, system, files),
+        None => files.push((path, depth + 1)),
     }
 }
 

@@ -39,6 +39,15 @@ pub(super) fn descend(path: &Path, depth: usize, place: &mut Place, system: &Sys
     }
 }
 
+/// Adds what lies below a block device, and below the files behind loop devices there.
+fn below_device(name: &str, depth: usize, place: &mut Place, system: &System) {
+    let mut files = Vec::new();
+    block::descend(name, depth, place, system, &mut files);
+    for (file, depth) in files {
+        descend(&file, depth, place, system);
+    }
+}
+
 /// All mounts of one file system show the number of its superblock, also those of btrfs's subvolumes. The datasets of a
 /// pool have one each, and yet are damaged together.
 fn identity(mount: &Mount) -> Filesystem {
@@ -72,7 +81,7 @@ fn below(mount: &Mount, path: &Path, depth: usize, place: &mut Place, system: &S
             place.doubt(format!("where {kind} at {} keeps its files cannot be seen", mount.point.display()));
         }
         _ if mount.device.0 != 0 => match system.device_with_number(mount.device) {
-            Some(name) => block::descend(&name, depth + 1, place, system),
+            Some(name) => below_device(&name, depth + 1, place, system),
             None => {
                 let (major, minor) = mount.device;
                 place.doubt(format!("the device of {} cannot be seen: {major}:{minor}", mount.point.display()));
@@ -85,7 +94,7 @@ fn below(mount: &Mount, path: &Path, depth: usize, place: &mut Place, system: &S
 
 fn device_at(path: &str, depth: usize, place: &mut Place, system: &System) {
     match system.device_at(Path::new(path)) {
-        Some(name) => block::descend(&name, depth + 1, place, system),
+        Some(name) => below_device(&name, depth + 1, place, system),
         None => place.doubt(format!("the device {path} cannot be seen")),
     }
 }
@@ -105,7 +114,7 @@ fn btrfs(mount: &Mount, depth: usize, place: &mut Place, system: &System) {
         place.doubt(format!("the other devices of the btrfs on {device} cannot be seen"));
     }
     for device in all.unwrap_or_else(|| vec![device]) {
-        block::descend(&device, depth + 1, place, system);
+        below_device(&device, depth + 1, place, system);
     }
 }
 
@@ -126,7 +135,7 @@ fn zfs(pool: &str, depth: usize, place: &mut Place, system: &System) {
     }
     for path in paths {
         match system.device_at(&path) {
-            Some(name) => block::descend(&name, depth + 1, place, system),
+            Some(name) => below_device(&name, depth + 1, place, system),
             None if system.real(&path).is_file() => descend(&path, depth + 1, place, system),
             None => place.doubt(format!("{} of the pool {pool} cannot be found", path.display())),
         }

@@ -8,47 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use snapshot::detect;
 use snapshot::mounts::{self, Mount};
-use snapshot::provider::{Open, Provider};
+use snapshot::provider::Provider;
 use snapshot::record::Record;
-use snapshot::runner::Runner;
-use snapshot::state::State;
 
 use super::facts::{self, Facts, Growth, GuardPhase, Snapshots, Task, TaskKind, Unreachable};
 use super::room;
+use super::sources::Sources;
 use crate::catalog::Catalog;
-use crate::config::{Config, PasswordSource, Project, Repository};
+use crate::config::{PasswordSource, Project, Repository};
 use crate::daemon::{self, Instance, Patience, Scheduler, Standing, ledger};
 use crate::guard::document::{Guard, Phase};
-use crate::moment::Moment;
-use crate::place::{Nearness, Place, Relation, System};
+use crate::place::{Nearness, Place, Relation};
 use crate::{redact, repositories};
-
-/// Where to look.
-pub struct Sources<'a> {
-    /// What is protected, and how.
-    pub config: &'a Config,
-    /// The state directory.
-    pub state: &'a State,
-    /// What was done; `None` if it cannot be read.
-    pub catalog: Option<&'a Catalog>,
-    /// This machine.
-    pub system: &'a System,
-    /// The guards that there are.
-    pub guards: &'a [Guard],
-    /// How the mechanism of a snapshot is found again.
-    pub open: &'a Open<'a>,
-    /// For the mechanisms' own commands.
-    pub runner: Arc<dyn Runner>,
-    /// This machine's name, as the daemon knows it.
-    pub host: &'a str,
-    /// By whose clocks the plans go.
-    pub zone: TimeZone,
-    /// Now.
-    pub now: Moment,
-}
 
 /// What a look at the machine as a whole found.
 struct Look<'a> {

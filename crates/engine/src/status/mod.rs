@@ -13,7 +13,9 @@ mod attention;
 pub mod facts;
 pub mod gather;
 mod room;
+mod sources;
 pub mod survival;
 
 pub use assess::{Status, assess};
 pub use room::sample;
+pub use sources::Sources;

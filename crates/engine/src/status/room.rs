@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use policy::{Forecast, Sample, forecast};
 
 use super::facts::{Filesystem, Project};
-use super::gather::Sources;
+use super::sources::Sources;
 use crate::catalog::{Catalog, Error};
 use crate::config::Config;
 use crate::place::System;
