@@ -30,6 +30,10 @@ impl Worker<'_> {
         let opened = open(&directory, above.as_deref(), whole);
         let (open, stat) = match opened.and_then(|open| Stat::of(open.as_fd()).map(|stat| (open, stat))) {
             Ok(opened) => opened,
+            Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) if !directory.is_root() => {
+                self.run.source_unsteady(&path, &format_args!("cannot open the directory: {error}"));
+                return self.directory_is_missing(&directory);
+            }
             Err(error) => {
                 self.run.source_error(&path, &format_args!("cannot open the directory: {error}"));
                 return self.directory_is_missing(&directory);
@@ -109,6 +113,9 @@ impl Worker<'_> {
         let entry = Entry { dir: gathering.open.as_fd(), name: name.as_bytes(), dir_path: directory };
         let stat = match Stat::at(entry) {
             Ok(stat) => stat,
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
+                return self.run.source_unsteady(&error.path, &error.source);
+            }
             Err(error) => return self.run.source_error(&error.path, &error.source),
         };
         let target = match &mut gathering.targets {

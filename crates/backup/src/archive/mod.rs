@@ -68,6 +68,8 @@ pub struct Outcome {
     pub summary: Summary,
     /// Files and directories that could not be read as they should have been.
     pub errors: u64,
+    /// Those of the errors that are no failure to read: somebody changed or removed the file just then.
+    pub unsteady: u64,
     /// What was added to the repository.
     pub added: Added,
 }
@@ -125,7 +127,7 @@ pub fn archive(
         total_bytes_processed: load(&counts.bytes),
         ..Summary::default()
     };
-    Ok(Outcome { tree: Some(tree), summary, errors: load(&counts.errors), added })
+    Ok(Outcome { tree: Some(tree), summary, errors: load(&counts.errors), unsteady: load(&counts.unsteady), added })
 }
 
 /// The newest backup of the host that has all of the paths: what a new one is compared with.
