@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use engine::guard::document::Guard;
+use engine::net::{Nets, Place};
 use engine::rollback;
 use jiff::Timestamp;
 use snapshot::adopt::{Ended, Job};
 use snapshot::error::Error;
 use snapshot::id::Id;
-use snapshot::provider::{Handle, Provider};
+use snapshot::provider::{Handle, Kind, Provider};
 use snapshot::record::Record;
 use snapshot::runner::System;
 use snapshot::state::{Lock, State};
@@ -18,11 +19,14 @@ use snapshot::{detect, mounts};
 
 use crate::error::CommandError;
 use crate::global::Global;
+use crate::open::holder;
 use crate::output::{Output, printable};
 
 /// The snapshots that this machine, or this user, knows of.
 pub(crate) struct Session<'a> {
     pub(crate) state: State,
+    /// The mechanisms of storages, and what stands in where there is none.
+    pub(crate) nets: Nets,
     pub(crate) now: Timestamp,
     pub(crate) output: &'a Output,
 }
@@ -31,13 +35,19 @@ impl<'a> Session<'a> {
     /// Opens the state directory.
     pub(crate) fn open(global: &Global, output: &'a Output) -> Result<Self> {
         let state = State::open(directory(global)?)?;
-        Ok(Session { state, now: Timestamp::now(), output })
+        let nets = Nets {
+            place: Place::in_state(state.root()),
+            state: state.root().to_owned(),
+            holder: holder(),
+            time_zone: jiff::tz::TimeZone::system(),
+        };
+        Ok(Session { state, nets, now: Timestamp::now(), output })
     }
 
     /// For whatever changes something: waits for others, and finishes or takes back what was cut short.
     pub(crate) fn lock(&self) -> Result<Lock> {
         let lock = self.state.lock(&mut || self.tell_waiting())?;
-        for recovered in rollback::recover(&lock, &open)? {
+        for recovered in rollback::recover(&lock, &self.opener())? {
             let directory = printable(&recovered.directory);
             let what = format!("a rollback of {directory} to {} was cut short", recovered.to);
             match recovered.ending {
@@ -62,9 +72,41 @@ impl<'a> Session<'a> {
 
     /// How a guard goes back.
     pub(crate) fn roll_back(&self) -> impl Fn(&Guard, &Record) -> Result<Id, snapshot::error::Error> + Sync {
-        let state = self.state.clone();
+        let (state, nets) = (self.state.clone(), self.nets.clone());
         move |guard, record| {
+            let open = |directory: &Path, handle: &Handle| nets.reopen(directory, handle);
             rollback::take_back(&state, &open, record, &guard.services, guard.started, Timestamp::now())
+        }
+    }
+
+    /// The mechanism with which a snapshot was made.
+    pub(crate) fn reopen(&self, directory: &Path, handle: &Handle) -> Result<Box<dyn Provider>, Error> {
+        self.nets.reopen(directory, handle)
+    }
+
+    /// As [`Session::reopen`], to be handed on.
+    pub(crate) fn opener(&self) -> impl Fn(&Path, &Handle) -> Result<Box<dyn Provider>, Error> + '_ {
+        |directory, handle| self.nets.reopen(directory, handle)
+    }
+
+    /// Says what is particular about a snapshot that was taken.
+    pub(crate) fn warn_of(&self, provider: &dyn Provider) {
+        match provider.kind() {
+            Kind::Backup => {
+                let directory = printable(provider.directory());
+                let instant = match directory.as_str() {
+                    "/" => "a root file system on btrfs or a thin volume".to_owned(),
+                    _ => format!("`snapback adopt {directory}`"),
+                };
+                self.output.warning(format_args!(
+                    "no copy-on-write here: using a local backup as net; slower and not atomic; {instant} would make \
+                     it instant"
+                ));
+            }
+            _ if !provider.abilities().is_atomic => self
+                .output
+                .warning("the file system has no snapshots: files were cloned one after the other, not at one moment"),
+            _ => {}
         }
     }
 
@@ -101,15 +143,10 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The mechanism for a directory of which there may be no snapshot yet.
+/// The storage's own mechanism for a directory of which there may be no snapshot yet.
 pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>, Error> {
     let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
     detect::provider(&directory, &mounts::mounts()?, Arc::new(System))
-}
-
-/// The mechanism with which a snapshot was made.
-pub(crate) fn open(directory: &Path, handle: &Handle) -> Result<Box<dyn Provider>, Error> {
-    detect::reopen(directory, handle, &mounts::mounts()?, Arc::new(System))
 }
 
 /// `--state-dir`; else where the system keeps such things, for all or for the user.

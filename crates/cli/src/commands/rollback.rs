@@ -20,7 +20,7 @@ use crate::global::Global;
 use crate::human;
 use crate::output::{Output, printable};
 use crate::signals;
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// Take a directory back to a snapshot, live and mounted, as a whole.
 #[derive(Args, Debug)]
@@ -70,7 +70,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         (Some(to), false) => session.find(to)?,
         (None, false) => return Err(CommandError::usage("no snapshot is named").into()),
     };
-    let provider = snapshots::open(&record.directory, &handle)?;
+    let provider = session.reopen(&record.directory, &handle)?;
     let request = Request {
         stop: command.stop.clone(),
         restart: command.restart.clone(),
@@ -107,12 +107,16 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 fn losses(provider: &dyn Provider, record: &Record, output: &Output) -> Option<Summary> {
     let handle = record.handle.as_ref()?;
     let compare = || {
+        if let Some(summary) = provider.summary(handle)? {
+            return Ok(summary);
+        }
         let view = provider.view(handle)?;
         let limited = provider.changed_paths(handle, None)?;
-        changes::between(view.path(), provider.directory(), limited.as_deref())
+        let changes = changes::between(view.path(), provider.directory(), limited.as_deref())?;
+        Ok::<_, snapshot::error::Error>(changes.summary())
     };
     match compare() {
-        Ok(changes) => Some(changes.summary()),
+        Ok(summary) => Some(summary),
         Err(error) => {
             output.warning(format_args!("what will be lost cannot be told: {error}"));
             None

@@ -12,6 +12,7 @@ use engine::guard::document::{Guard, Outcome, Phase};
 use engine::guard::{Asked, Guards, Times, watchdog};
 use engine::rollback::Services;
 use snapshot::id::Id;
+use snapshot::provider::Kind;
 use snapshot::record::Record;
 
 use super::{Command, GUARD_VARIABLE};
@@ -19,7 +20,7 @@ use crate::ask::{self, Answer};
 use crate::error::Code;
 use crate::human;
 use crate::output::{Output, printable};
-use crate::snapshots::{Session, provider_of};
+use crate::snapshots::Session;
 
 /// How often the countdown is drawn, and somebody's decision looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -39,7 +40,7 @@ struct Attended<'a> {
 
 pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, guards: &Guards<'_>) -> Result<ExitCode> {
     let output = session.output;
-    let provider = provider_of(directory)?;
+    let provider = session.nets.provider(directory)?;
     // What was cut short before is put in order first.
     drop(session.lock()?);
     let begun = Instant::now();
@@ -49,10 +50,12 @@ pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, gu
     let signals = Signals::survive()?;
     let (guard, record) = guards.begin(&*provider, asked, &mut || session.tell_waiting())?;
     let id = guard.id;
-    output.message(format_args!("snapshot {id} taken in {:.0} ms", begun.elapsed().as_secs_f64() * 1000.0));
-    if !provider.abilities().is_atomic {
-        output.warning("the file system has no snapshots: files were cloned one after the other, not at one moment");
+    let millis = begun.elapsed().as_secs_f64() * 1000.0;
+    match provider.kind() {
+        Kind::Backup => output.message(format_args!("backup {id} taken as net in {millis:.0} ms")),
+        _ => output.message(format_args!("snapshot {id} taken in {millis:.0} ms")),
     }
+    session.warn_of(&*provider);
     let attended = Attended { command, guards, output, signals, id, record };
     // Dropping it leaves the watchdog running.
     let _watchdog = match attended.with_watchdog(session) {

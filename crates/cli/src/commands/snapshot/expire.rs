@@ -10,7 +10,7 @@ use snapshot::manage;
 
 use crate::global::Global;
 use crate::output::{Output, printable};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// Delete the snapshots that have had their time.
 #[derive(Args, Debug)]
@@ -41,7 +41,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
             output.message(format_args!("snapshot {id} of {} would go", printable(&about(*id).0.directory)));
         }
     } else {
-        for (id, result) in expire::perform(&lock, &decided, session.now, &snapshots::open) {
+        for (id, result) in expire::perform(&lock, &decided, session.now, &session.opener()) {
             let (record, is_last) = about(id);
             let directory = printable(&record.directory);
             match result {

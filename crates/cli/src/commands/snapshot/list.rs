@@ -17,7 +17,7 @@ use super::document::Document;
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, numbers, printable, words};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// A snapshot is for hours, and keeps all that was replaced since.
 const LIMITS: Limits = Limits { age: SignedDuration::from_hours(24), grown: 20_000_000_000, free: 10_000_000_000 };
@@ -43,7 +43,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         let directory = directory.canonicalize().or_else(|_| std::path::absolute(directory))?;
         listed.retain(|listed| listed.record.directory == directory);
     }
-    let spaces = spaces(&listed, output);
+    let spaces = spaces(&listed, &session);
     if output.json {
         let documents = listed.iter().zip(&spaces).map(|(listed, space)| Document::new(&listed.record, *space));
         output.json(&documents.collect::<Vec<_>>())?;
@@ -58,7 +58,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 }
 
 /// The room that each takes, where it can be told.
-fn spaces(listed: &[Listed], output: &Output) -> Vec<Option<Space>> {
+fn spaces(listed: &[Listed], session: &Session<'_>) -> Vec<Option<Space>> {
     let mut spaces = vec![None; listed.len()];
     // All of one directory at once.
     let mut of_directories: BTreeMap<&Path, Vec<(usize, &Record, Handle)>> = BTreeMap::new();
@@ -71,17 +71,17 @@ fn spaces(listed: &[Listed], output: &Output) -> Vec<Option<Space>> {
         // Of one directory there may be snapshots of several kinds.
         for same in of_directory.chunk_by(|(.., one), (.., other)| discriminant(one) == discriminant(other)) {
             let handles: Vec<Handle> = same.iter().map(|(.., handle)| handle.clone()).collect();
-            let found = match snapshots::open(directory, &handles[0]) {
+            let found = match session.reopen(directory, &handles[0]) {
                 Ok(provider) => provider.spaces(&handles),
                 Err(error) => {
-                    output.warning(format_args!("snapshots of {}: {error}", printable(directory)));
+                    session.output.warning(format_args!("snapshots of {}: {error}", printable(directory)));
                     continue;
                 }
             };
             for ((number, record, _), space) in same.iter().zip(found) {
                 match space {
                     Ok(space) => spaces[*number] = Some(space),
-                    Err(error) => output.warning(format_args!("snapshot {}: {error}", record.id)),
+                    Err(error) => session.output.warning(format_args!("snapshot {}: {error}", record.id)),
                 }
             }
         }
