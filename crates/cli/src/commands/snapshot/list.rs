@@ -135,6 +135,11 @@ fn note(record: &Record, is_whole: bool) -> String {
         ("", Purpose::Undo { brought_back_from }) => format!("before files came back from {brought_back_from}"),
         (note, _) => note.to_owned(),
     };
+    let note = match (&record.handle, note.as_str()) {
+        (Some(Handle::Backup { .. }), "") => "a backup as net".to_owned(),
+        (Some(Handle::Backup { .. }), note) => format!("a backup as net, {note}"),
+        _ => note,
+    };
     let note: String = note.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     match note.char_indices().nth(SHOWN) {
         Some((end, _)) if !is_whole => format!("{}…", &note[..end]),

@@ -1,0 +1,59 @@
+//! Nets that are backups: killed before each rename, of a file of the state, of the repository or of the live tree, the
+//! directory is as it was or can be taken there.
+#![allow(missing_docs)]
+
+mod environment;
+
+use std::fs;
+
+use environment::btrfs::Shop;
+use environment::killed;
+
+fn shop() -> Shop {
+    let shop = Shop::on(&["mkfs.ext4", "-q"]);
+    fs::create_dir(shop.directory()).unwrap();
+    for name in ["index", "a", "b", "c"] {
+        shop.write(name, "one");
+    }
+    shop
+}
+
+fn state(shop: &Shop) -> Vec<String> {
+    let names = ["index", "a", "b", "c", "new"].into_iter();
+    names
+        .map(|name| shop.read(name))
+        .map(|text| if text.starts_with("No such") { "-".to_owned() } else { text })
+        .collect()
+}
+
+#[test]
+fn killed_at_any_step_a_rollback_is_finished_or_taken_back_by_whatever_comes_next() {
+    let old = ["one", "one", "one", "one", "-"].map(str::to_owned);
+    let now = ["two", "two", "-", "one", "two"].map(str::to_owned);
+    let (mut finished, mut reverted) = (0, 0);
+    let steps = killed::each_step(|step| {
+        let shop = shop();
+        let id = shop.snapshot();
+        ["index", "a", "new"].iter().for_each(|name| shop.write(name, "two"));
+        fs::remove_file(shop.directory().join("b")).unwrap();
+        let mut command = shop.environment.command();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(["rollback", &id, "--yes"]);
+        if !killed::is_killed_at(&command, step, &shop.environment.path("strace")) {
+            assert_eq!(state(&shop), old, "nobody was killed");
+            return false;
+        }
+        shop.run(["snapshot", "expire"]).succeeds();
+        let found = state(&shop);
+        assert!(found == old || found == now, "after {step:?}: {found:?}");
+        if found == old {
+            finished += 1
+        } else {
+            reverted += 1
+        }
+        assert_eq!(fs::read_dir(shop.directory()).unwrap().count(), 4, "after {step:?} something is left");
+        shop.run(["rollback", &id, "--yes"]).succeeds();
+        assert_eq!(state(&shop), old, "after {step:?}");
+        true
+    });
+    assert!(steps > 8 && finished > 0 && reverted > 0, "{steps} steps, {finished} finished, {reverted} taken back");
+}
