@@ -5,6 +5,7 @@
 mod environment;
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -288,7 +289,8 @@ fn a_full_disk_refuses_the_net_or_the_way_back_and_changes_nothing() {
         let mut command = shop.environment.command();
         command.env("SNAPBACK_STATE_DIRECTORY", &state).args(arguments).output().unwrap().into()
     };
-    let noise: Vec<u8> = (0..60_000_000_u64).map(|n| (n.wrapping_mul(6_364_136_223_846_793_005) >> 33) as u8).collect();
+    let mut noise = Vec::new();
+    fs::File::open("/dev/urandom").unwrap().take(60_000_000).read_to_end(&mut noise).unwrap();
     fs::write(shop.directory().join("noise"), &noise).unwrap();
     let fill_to = |left: u64| {
         let all = rustix::fs::statvfs(&shop.directory()).unwrap();

@@ -10,11 +10,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use repository::crypto::{KeyCost, fill_random};
 use repository::holder::Holder;
 use repository::index::Index;
-use repository::lock::Lock;
+use repository::lock::{Lock, LockTimes};
 use repository::record::BackupRecord;
 use repository::storage::{Local, Storage, StorageError, StoredFile};
 use repository::{InitOptions, Repository};
@@ -31,6 +32,9 @@ const NAME: &str = "id=";
 
 /// A random password of 256 bits needs no slow derivation: nobody guesses at it.
 const KEY_COST: KeyCost = KeyCost { n: 1 << 10, r: 8, p: 1 };
+
+/// On a local disk a lock is seen at once; and whoever changes nets holds the lock of the state directory, too.
+const SETTLE: Duration = Duration::from_millis(10);
 
 /// Where a repository of nets lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,7 +199,8 @@ impl Open {
     }
 
     pub(super) fn lock(&self, exclusive: bool) -> Result<Arc<Lock>, Error> {
-        let lock = Lock::acquire(&self.repository, exclusive, &self.holder);
+        let times = LockTimes { settle: SETTLE, ..LockTimes::default() };
+        let lock = Lock::acquire_with(&self.repository, exclusive, &self.holder, times);
         lock.map(Arc::new).map_err(|error| self.failed(error))
     }
 
