@@ -32,6 +32,8 @@ const PARTS: &[Part] = &[
     Part { program: "zfs-fuse", package: "zfs-fuse", why: "a ZFS pool in an image file" },
     Part { program: "linux.uml", package: "user-mode-linux", why: "a guest with a device mapper, for thin volumes" },
     Part { program: "modprobe", package: "kmod", why: "the device mapper's modules in the guest" },
+    Part { program: "mdadm", package: "mdadm", why: "a RAID in the guest" },
+    Part { program: "sfdisk", package: "fdisk", why: "partitions in the guest" },
     Part { program: "lvs", package: "lvm2", why: "thin volumes in the guest" },
     Part { program: "thin_ls", package: "thin-provisioning-tools", why: "what a thin volume holds alone" },
     Part { program: "pg_ctlcluster", package: "postgresql", why: "a database under load in what is rolled back" },

@@ -11,12 +11,15 @@ use backup::archive::{self, archive};
 use backup::attributes::Zone;
 use backup::progress::Progress;
 use backup::restore::{self, Overwrite, restore};
+use repository::blob::{BlobKind, PackedBlob};
 use repository::blob_writer::Destination;
 use repository::crypto::KeyCost;
+use repository::hash::sha256;
 use repository::holder::Holder;
 use repository::id::Id;
+use repository::index;
 use repository::lock::{Lock, LockTimes};
-use repository::storage::Local;
+use repository::storage::{FileKind, Local};
 use repository::tree::Timestamp;
 use repository::{InitOptions, Repository};
 
@@ -26,6 +29,8 @@ const LIMIT_MB: u64 = 160;
 const TASK: &str = "SNAPBACK_TEST_TASK";
 /// How many small files; set to a million, this measures that.
 const FILES: &str = "SNAPBACK_TEST_FILES";
+/// How many blobs a repository has; set to ten million, this measures that.
+const BLOBS: &str = "SNAPBACK_TEST_BLOBS";
 
 struct Quiet;
 
@@ -54,6 +59,7 @@ fn back_up(place: &Path, parent: Option<Id>) -> Id {
     let index = Arc::new(repository.load_index().unwrap());
     let options = archive::Options {
         paths: vec![place.join("source")],
+        elsewhere: Vec::new(),
         exclude: None,
         exclude_caches: false,
         exclude_larger_than: None,
@@ -112,17 +118,23 @@ fn peak_mb(run: &str, place: &Path) -> u64 {
     kib.parse::<u64>().unwrap() * 1024 / 1_000_000
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are what this test is for")]
-fn assert_bounded(what: &str, limit_mb: u64, fill: impl Fn(&Path)) {
+/// A directory with an empty `source`, and a repository.
+fn place() -> tempfile::TempDir {
     // Hundreds of thousands of files are made much faster in memory, where there is enough of it.
     let shared = Path::new("/dev/shm");
     let has_room = rustix::fs::statvfs(shared).is_ok_and(|found| found.f_bavail * found.f_frsize > 4 << 30);
     let place = if has_room { tempfile::tempdir_in(shared) } else { tempfile::tempdir() }.unwrap();
     fs::create_dir(place.path().join("source")).unwrap();
-    fill(&place.path().join("source"));
     let options = InitOptions { key_cost: KeyCost::NONE, ..InitOptions::default() };
     let storage = Arc::new(Local::new(place.path().join("repository")));
     Repository::init(storage, b"password", &options, &holder()).unwrap();
+    place
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what this test is for")]
+fn assert_bounded(what: &str, limit_mb: u64, fill: impl Fn(&Path)) {
+    let place = place();
+    fill(&place.path().join("source"));
     for run in ["first", "again", "restore"] {
         let peak = peak_mb(run, place.path());
         println!("{what}, {run}: {peak} MB");
@@ -152,4 +164,37 @@ fn a_sparse_file_of_50_gb_takes_little_memory() {
     assert_bounded("a sparse file of 50 GB", LIMIT_MB, |source| {
         fs::File::create(source.join("sparse")).unwrap().set_len(50_000_000_000).unwrap();
     });
+}
+
+/// Index files name blobs of packs that are not there, as no backup looks for them.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "more blobs than every run of the tests can bear")]
+#[expect(clippy::print_stdout, reason = "the figures are what this test is for")]
+fn a_repository_of_many_blobs_takes_at_most_64_bytes_a_blob() {
+    let blobs: u32 = std::env::var(BLOBS).map_or(1_000_000, |number| number.parse().unwrap());
+    let place = place();
+    fs::write(place.path().join("source/file"), "content").unwrap();
+    let storage = Arc::new(Local::new(place.path().join("repository")));
+    let repository = Repository::open(storage, b"password").unwrap();
+    let add = |file: u32| {
+        let blob = |number: u32| PackedBlob {
+            id: sha256(&(file * 50_000 + number).to_le_bytes()),
+            kind: BlobKind::Data,
+            offset: number % 40 * 400_000,
+            length: 400_000,
+            uncompressed_length: 1_000_000,
+        };
+        let all: Vec<_> = (0..50_000).map(blob).collect();
+        // Forty of 0.4 MB are a pack.
+        let packs = all.chunks(40).map(|blobs| (sha256(&blobs[0].id.0), blobs));
+        repository.save(FileKind::Index, &index::file::encode(packs)).unwrap();
+    };
+    // A few files take room for what is read of them at once, however many more there are.
+    (0..4).for_each(add);
+    let without = peak_mb("first", place.path());
+    (4..4 + blobs / 50_000).for_each(add);
+    let with = peak_mb("first", place.path());
+    let each = with.saturating_sub(without) * 1_000_000 / u64::from(blobs);
+    println!("{blobs} blobs: {with} MB, {without} without: {each} bytes each");
+    assert!(each <= 64, "{with} MB, {without} without");
 }

@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Create and maintain the repository
     #[command(subcommand, arg_required_else_help = true)]
     Repo(commands::repo::Command),
+    /// Check the configuration, or print its schema
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(commands::config::Command),
     /// Print the completions of a shell
     Completions(commands::completions::Command),
     /// Write the manual pages

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use engine::config::ConfigError;
+use engine::job;
 use repository::storage::StorageError;
 
 use crate::output::Output;
@@ -66,10 +68,15 @@ impl std::error::Error for CommandError {}
 
 /// Tells the user, and gives the code to end with.
 pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
+    ExitCode::from(tell(error, output))
+}
+
+/// As [`report`], for whoever goes on with something else.
+pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
     let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<io::Error>().is_some_and(is_broken_pipe) {
         // Whoever read our output (`head`) has seen enough.
-        return ExitCode::SUCCESS;
+        return 0;
     }
     let mut code = Code::Failed as u8;
     let mut hint = None;
@@ -82,14 +89,28 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output) -> ExitCode {
             (code, hint) = judge(cause);
             break;
         }
+        if let Some(cause) = cause.downcast_ref::<ConfigError>() {
+            (code, hint) = (Code::Usage as u8, cause.fix().map(str::to_owned));
+            break;
+        }
         if let Some(cause) = cause.downcast_ref::<snapshot::error::Error>() {
             hint = way_out(cause);
             break;
         }
+        match cause.downcast_ref::<job::Error>() {
+            Some(job::Error::Snapshot(cause)) => hint = way_out(cause),
+            // What the repository said comes next in the chain.
+            None | Some(job::Error::Repository { .. }) => continue,
+            Some(cause) => {
+                code = if matches!(cause, job::Error::Busy { .. }) { Code::Locked as u8 } else { code };
+                hint = cause.hint();
+            }
+        }
+        break;
     }
     // What was done until then is worth knowing only where somebody waits for it.
     output.error(&describe(error), hint.as_deref(), code);
-    ExitCode::from(code)
+    code
 }
 
 /// The whole chain of causes in one sentence, without saying the same twice.

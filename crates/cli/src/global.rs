@@ -44,4 +44,8 @@ pub(crate) struct Global {
     /// Where Snapback keeps what it knows of snapshots, instead of /var/lib/snapback, or ~/.local/state/snapback
     #[arg(long, value_name = "DIR", env = "SNAPBACK_STATE_DIRECTORY", hide_env_values = true, global = true)]
     pub(crate) state_dir: Option<PathBuf>,
+
+    /// The configuration file, instead of /etc/snapback/snapback.toml, or ~/.config/snapback/snapback.toml
+    #[arg(long, value_name = "FILE", env = "SNAPBACK_CONFIG", hide_env_values = true, global = true)]
+    pub(crate) config: Option<PathBuf>,
 }

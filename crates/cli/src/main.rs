@@ -5,6 +5,7 @@ mod args;
 mod ask;
 mod clock;
 mod commands;
+mod configuration;
 mod entry;
 mod error;
 mod global;
@@ -19,7 +20,6 @@ mod signals;
 mod snapshots;
 mod sources;
 mod status_line;
-mod suggest;
 
 use std::process::ExitCode;
 
@@ -48,6 +48,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         Command::Backup(command) => commands::backup::run(command, global, output),
         Command::Cat(command) => commands::cat::run(command, global, output),
         Command::Completions(command) => commands::completions::run(command, Arguments::command()),
+        Command::Config(command) => commands::config::run(command, global, output),
         Command::Confirm(command) => commands::confirm::run(command, global, output),
         Command::Diff(command) => commands::diff::run(command, global, output),
         Command::Find(command) => commands::find::run(command, global, output),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use engine::repositories;
 use repository::holder::Holder;
 use repository::lock::Lock;
-use repository::storage::{Local, Storage, StorageError};
+use repository::storage::{Storage, StorageError};
 use repository::tree::Timestamp;
 use repository::{Error, Repository};
 use rustix::io::Errno;
@@ -144,23 +145,13 @@ pub(crate) fn location(global: &Global) -> Result<&str> {
 
 /// The storage of a URL: a path, or `local:` and a path.
 pub(crate) fn storage(url: &str) -> Result<Arc<dyn Storage>> {
-    let path = match url.split_once(':') {
-        Some(("local", path)) => path,
-        // `a/b:c` is a path; so is a directory that is there.
-        Some((scheme, _)) if is_scheme(scheme) && !std::path::Path::new(url).exists() => {
-            let error = CommandError::usage(format!("{url}: repositories at {scheme}: are not supported yet"));
-            return Err(error.hint(format!("a directory; if {url:?} is one, write local:{url}")).into());
+    repositories::storage(url).map_err(|error| {
+        let usage = CommandError::usage(error.to_string());
+        match error.hint() {
+            Some(hint) => usage.hint(hint).into(),
+            None => usage.into(),
         }
-        _ => url,
-    };
-    if path.is_empty() {
-        return Err(CommandError::usage(format!("{url}: a path is missing")).into());
-    }
-    Ok(Arc::new(Local::new(path)))
-}
-
-fn is_scheme(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    })
 }
 
 /// Opens a repository, telling apart a missing one before the password is asked for.
@@ -193,20 +184,4 @@ pub(crate) fn now() -> Timestamp {
     let offset_minutes = jiff::tz::TimeZone::system().to_offset(now).seconds() / 60;
     let nanos = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
     Timestamp::from_unix(now.as_second(), nanos, i16::try_from(offset_minutes).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_a_path_or_has_a_known_scheme() {
-        for (url, path) in [("/srv/b", "/srv/b"), ("local:/srv/b", "/srv/b"), ("./a:b", "./a:b"), ("/x:y/z", "/x:y/z")]
-        {
-            assert_eq!(storage(url).unwrap().location(), path);
-        }
-        for url in ["sftp:user@host:/b", "s3:host/b", "rest:http://host/", "locale:/x", "local:"] {
-            assert!(storage(url).is_err(), "{url}");
-        }
-    }
 }

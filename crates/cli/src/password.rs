@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use engine::config::split_words;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
@@ -120,30 +121,6 @@ fn without_newline(mut bytes: Password) -> Password {
     bytes
 }
 
-/// Splits a line into words as a shell does, with quotes and backslashes, but expands nothing.
-fn split_words(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut letters = line.chars();
-    while let Some(letter) = letters.next() {
-        match (quote, letter) {
-            (Some(open), _) if letter == open => quote = None,
-            (Some('\''), _) => word.get_or_insert_default().push(letter),
-            (_, '\\') => word.get_or_insert_default().push(letters.next()?),
-            (Some(_), _) => word.get_or_insert_default().push(letter),
-            (None, '\'' | '"') => {
-                quote = Some(letter);
-                word.get_or_insert_default();
-            }
-            (None, _) if letter.is_whitespace() => words.extend(word.take()),
-            (None, _) => word.get_or_insert_default().push(letter),
-        }
-    }
-    words.extend(word);
-    quote.is_none().then_some(words)
-}
-
 /// Asks on the terminal, without showing what is typed.
 fn ask(prompt: &str) -> Result<Password> {
     let no_terminal = || {
@@ -194,16 +171,6 @@ fn read_line(terminal: &mut std::fs::File) -> Result<Password> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_is_split_like_a_shell_does() {
-        let split = |line| split_words(line).map(|words| words.join("|"));
-        assert_eq!(split("pass show backup").as_deref(), Some("pass|show|backup"));
-        assert_eq!(split(r#"cat '/a b' "c\"d" e\ f ''"#).as_deref(), Some(r#"cat|/a b|c"d|e f|"#));
-        assert_eq!(split("  ").as_deref(), Some(""));
-        assert_eq!(split("echo 'a"), None);
-        assert_eq!(split("echo \\"), None);
-    }
 
     #[test]
     fn only_one_newline_at_the_end_is_not_part_of_the_password() {

@@ -15,7 +15,7 @@ use repository::{BlobReader, Error, Repository};
 use crate::error::CommandError;
 use crate::human;
 use crate::output::Output;
-use crate::suggest;
+use engine::nearest::nearest;
 
 /// All records that can be read, oldest first; the others are named.
 pub(crate) fn all(repository: &Repository, output: &Output) -> Result<Vec<(Id, BackupRecord)>> {
@@ -157,7 +157,7 @@ fn latest(text: &str) -> Result<Option<usize>> {
 
 fn unknown(records: &[(Id, BackupRecord)], text: &str) -> CommandError {
     let error = CommandError::new(format!("there is no backup {text:?}"));
-    if suggest::nearest(text, std::iter::once("latest")).is_some() {
+    if nearest(text, std::iter::once("latest")).is_some() {
         return error.hint("did you mean latest?");
     }
     let common = |id: &Id| id.to_string().bytes().zip(text.bytes()).filter(|(a, b)| a == b).count();
@@ -209,7 +209,7 @@ pub(crate) fn lookup(reader: &mut BlobReader<'_>, record: &BackupRecord, path: &
         PathError::NotFound { ref path, ref siblings } => {
             let names: Vec<_> = siblings.iter().map(|name| String::from_utf8_lossy(name)).collect();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let hint = match (suggest::nearest(&name, names.iter().map(AsRef::as_ref)), path.parent()) {
+            let hint = match (nearest(&name, names.iter().map(AsRef::as_ref)), path.parent()) {
                 (Some(near), Some(above)) => format!("did you mean {}?", above.join(near).display()),
                 _ => format!("the backup is of {}; `snapback ls` shows what it has", human::few(&record.paths)),
             };

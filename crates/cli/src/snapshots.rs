@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use engine::guard::document::Guard;
+use engine::nearest::nearest;
 use engine::net::{Nets, Place};
 use engine::rollback;
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use snapshot::runner::System;
 use snapshot::state::{Lock, State};
 use snapshot::{detect, mounts};
 
+use crate::configuration::{self, Target};
 use crate::error::CommandError;
 use crate::global::Global;
 use crate::open::holder;
@@ -140,6 +142,45 @@ impl<'a> Session<'a> {
             Some(handle) => Ok((record, handle)),
             None => Err(Error::NoSuchSnapshot(text.to_owned()).into()),
         }
+    }
+}
+
+impl Session<'_> {
+    /// As [`Session::find`], or the newest snapshot of the project of this name.
+    pub(crate) fn find_or_newest(&self, text: &str, global: &Global) -> Result<(Record, Handle)> {
+        let found = self.find(text);
+        // A mistake in the configuration is no reason to leave a broken server as it is.
+        let config = match configuration::load_if_any(global) {
+            Ok(config) => config.unwrap_or_default(),
+            Err(_) if found.is_ok() => return found,
+            Err(error) => return Err(error),
+        };
+        let Some(project) = config.projects.get(text) else {
+            let near = nearest(text, config.projects.keys().map(String::as_str));
+            return match (found, near) {
+                (Err(error), Some(near)) if matches!(error.downcast_ref(), Some(Error::NoSuchSnapshot(_))) => {
+                    let error = CommandError::usage(format!("there is neither a snapshot nor a project {text:?}"));
+                    Err(error.hint(near).into())
+                }
+                (found, _) => found,
+            };
+        };
+        if let Ok((record, _)) = found {
+            let error =
+                CommandError::usage(format!("{text:?} is a project and the beginning of snapshot {}", record.id));
+            return Err(error.hint("write the whole id, or latest").into());
+        }
+        let target = Target::Project(Box::new(project.clone()));
+        let directory = target.only("this")?;
+        let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
+        let record = self.state.find("latest", Some(&directory)).map_err(|error| match error {
+            Error::NoSuchSnapshot(_) => {
+                let error = CommandError::new(format!("there is no snapshot of the project {text}"));
+                error.hint(format!("snapback snapshot create {text}")).into()
+            }
+            error => anyhow::Error::from(error),
+        })?;
+        self.find(&record.id.to_string())
     }
 }
 

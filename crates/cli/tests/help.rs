@@ -49,6 +49,9 @@ const COMMANDS: &[&str] = &[
     "repo repair packs",
     "repo repair index",
     "repo repair backups",
+    "config",
+    "config check",
+    "config schema",
     "completions",
 ];
 

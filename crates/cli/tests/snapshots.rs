@@ -160,6 +160,16 @@ fn latest_is_none_that_was_kept_on_the_way_back() {
 }
 
 #[test]
+fn a_probe_that_hangs_is_ended_and_takes_the_rollback_back() {
+    let shop = Shop::new();
+    shop.run(["snapshot", "create", &shop.name()]).succeeds();
+    shop.write("index", "two");
+    let rollback = ["rollback", "latest", "--yes", "--probe", "sleep 600 & sleep 600", "--probe-limit", "1s"];
+    shop.run(rollback).fails(1, ["sleep 600", "exit code 124", "sending signal TERM"]);
+    assert_eq!(shop.read("index"), "two");
+}
+
+#[test]
 fn a_probe_that_fails_takes_the_rollback_back() {
     let shop = Shop::new();
     shop.snapshot();

@@ -1,6 +1,8 @@
 //! Taking a live directory back, and going on with what was cut short: the way in which everybody does it, somebody at
 //! a terminal, a guard, or its watchdog.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use snapshot::id::Id;
@@ -25,6 +27,17 @@ pub struct Services {
     /// Restarted after.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
+}
+
+/// What runs a probe, a command for the shell, for a rollback: a try that hangs is ended after `limit`, and after ten
+/// seconds if that is none, as a rollback must come to its end.
+pub fn probe(command: &str, limit: Duration) -> Vec<String> {
+    let seconds = match limit.as_secs() {
+        0 => 10,
+        seconds => seconds,
+    };
+    let limit = seconds.to_string();
+    ["timeout", "--verbose", "--kill-after=5", &limit, "/bin/sh", "-c", command].map(str::to_owned).to_vec()
 }
 
 /// Finishes or takes back what was cut short. Whatever changes something does this first.

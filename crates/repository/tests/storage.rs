@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use repository::hash::sha256;
 use repository::id::Id;
+use repository::storage::limited::{Limited, Limits};
 use repository::storage::memory::Memory;
 use repository::storage::{FileKind, Local, Storage, StorageError, StoredFile};
 
@@ -16,6 +17,10 @@ fn on_each(test: impl Fn(&dyn Storage)) {
     let local = Local::new(directory.path().join("repository"));
     local.create().unwrap();
     test(&local);
+    let limits = Limits { upload: Some(1 << 40), download: Some(1 << 40) };
+    let limited = Limited::new(Arc::new(Memory::new()), limits, Arc::new(|| false));
+    limited.create().unwrap();
+    test(&limited);
 }
 
 fn store(storage: &dyn Storage, kind: FileKind, bytes: &[u8]) -> StoredFile {

@@ -80,6 +80,37 @@ pub fn find(directory: &Path, mounts: &[Mount], runner: Arc<dyn Runner>) -> Resu
     Ok(None)
 }
 
+/// The mechanism whose snapshots have a path in them, all of one moment: that of the subvolume, dataset or volume the
+/// path lies in. Clones made file by file are none: they are neither of one moment nor, by their inodes, the files
+/// they were made of.
+///
+/// # Errors
+/// As [`provider`].
+pub fn enclosing(path: &Path, mounts: &[Mount], runner: Arc<dyn Runner>) -> Result<Box<dyn Provider>, Error> {
+    let none = |kind: &str| {
+        Error::refused(format!("there are no snapshots of {} where it lies ({kind})", path.display()))
+            .or("`snapback adopt` moves a directory onto a btrfs volume in a file")
+    };
+    let mount = mounts::mount_of(mounts, path).ok_or_else(|| none("no file system"))?;
+    match btrfs::open(path, mounts)? {
+        Some(Place::Subvolume(provider)) => return Ok(Box::new(provider)),
+        Some(Place::Inside(root)) => {
+            let opened = btrfs::open(&root, mounts)?;
+            // Of a bind mount of a directory nobody can tell which subvolume it lies in.
+            let Some(Place::Subvolume(provider)) = opened else { return Err(none("a part of a subvolume")) };
+            return Ok(Box::new(provider));
+        }
+        None => {}
+    }
+    if let Some(zfs) = Zfs::open(&mount.point, mounts, Arc::clone(&runner))? {
+        return Ok(Box::new(zfs));
+    }
+    match LvmThin::open(&mount.point, mounts, runner)? {
+        Some(thin) => Ok(Box::new(thin)),
+        None => Err(none(&mount.kind)),
+    }
+}
+
 /// The mechanism with which a snapshot was made, also in the middle of a switch that leaves the directory without its
 /// mount for a moment.
 ///

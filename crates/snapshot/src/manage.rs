@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::error::Error;
 use crate::id::Id;
 use crate::journal;
+use crate::place;
 use crate::provider::Provider;
 use crate::record::{Purpose, Record};
 use crate::state::{Lock, State};
@@ -52,11 +53,71 @@ pub enum Deleted {
 pub fn create(lock: &Lock, provider: &dyn Provider, request: Request, now: Timestamp) -> Result<Record, Error> {
     journal::refuse_if_switching(lock.state(), provider.directory())?;
     clean_up(lock, provider)?;
-    let Request { note, expires, is_held, purpose } = request;
-    let directory = provider.directory().to_owned();
-    let id = Id::random();
-    let record = Record { id, directory, created: now, note, expires, is_held, purpose, handle: None, old_tree: None };
-    create_recorded(lock, provider, record)
+    create_recorded(lock, provider, request.record(provider, now))
+}
+
+/// Makes snapshots of several directories of one project, one right after the other: what takes time (looking for what
+/// was cut short, writing the records, writing what is dirty to the disk) is done for all of them before. If one fails,
+/// none is left, and all is as before. They share a group, and so does one alone.
+pub fn create_together(
+    lock: &Lock,
+    providers: &[&dyn Provider],
+    project: &str,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Vec<Record>, Error> {
+    let group = Id::random();
+    for provider in providers {
+        journal::refuse_if_switching(lock.state(), provider.directory())?;
+        clean_up(lock, *provider)?;
+    }
+    let member = |provider: &&dyn Provider| Record {
+        project: Some(project.to_owned()),
+        group: Some(group),
+        ..request.clone().record(*provider, now)
+    };
+    let mut records: Vec<Record> = providers.iter().map(member).collect();
+    let made = make_all(lock, providers, &mut records);
+    if let Err(error) = made {
+        for (provider, record) in providers.iter().zip(&records) {
+            // What cannot be removed now is found by the next change of the directory.
+            let _ = abandon(lock, *provider, record.id);
+        }
+        return Err(error);
+    }
+    Ok(records)
+}
+
+fn make_all(lock: &Lock, providers: &[&dyn Provider], records: &mut [Record]) -> Result<(), Error> {
+    for (provider, record) in providers.iter().zip(&*records) {
+        lock.state().save(record)?;
+        // So that the first one's moment and the last one's are not a disk's whole cache apart. What fails here is for
+        // the snapshot itself to say.
+        let _ = place::sync_file_system(provider.directory());
+    }
+    for (provider, record) in providers.iter().zip(records.iter_mut()) {
+        record.handle = Some(provider.create(record.id)?);
+    }
+    records.iter().try_for_each(|record| lock.state().save(record))
+}
+
+impl Request {
+    /// The record of what is asked for, before it is made.
+    fn record(self, provider: &dyn Provider, now: Timestamp) -> Record {
+        Record {
+            id: Id::random(),
+            directory: provider.directory().to_owned(),
+            created: now,
+            note: self.note,
+            expires: self.expires,
+            is_held: self.is_held,
+            purpose: self.purpose,
+            handle: None,
+            project: None,
+            group: None,
+            old_tree: None,
+        }
+    }
 }
 
 /// Makes the snapshot that a record without a handle describes.

@@ -134,6 +134,15 @@ pub struct Changed {
     pub is_tree: bool,
 }
 
+/// A part of the tree that looks like a directory and is not in the snapshots of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nested {
+    /// Relative to the directory.
+    pub path: PathBuf,
+    /// Nothing in it changes: it is most likely a snapshot that somebody else made.
+    pub is_read_only: bool,
+}
+
 /// A snapshot, mounted or otherwise visible as a read-only tree until this is dropped.
 pub trait View {
     /// The root of the tree.
@@ -154,6 +163,12 @@ pub trait Provider: Send + Sync {
     /// All that lies on the storage under a name that Snapback gave, also what no record knows of: a creation that
     /// was cut short.
     fn list(&self) -> Result<Vec<(Id, Handle)>, Error>;
+
+    /// What below the directory is no mount, and yet not in its snapshots; not what lies in these parts in turn, and
+    /// nothing of Snapback's own.
+    fn nested(&self) -> Result<Vec<Nested>, Error> {
+        Ok(Vec::new())
+    }
 
     /// Makes a snapshot of the directory as it is now. Durable when it returns.
     fn create(&self, id: Id) -> Result<Handle, Error>;

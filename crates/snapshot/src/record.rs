@@ -28,6 +28,8 @@ pub enum Purpose {
     Guard,
     /// Before a run of the package manager.
     Hook,
+    /// For a backup to be read from. It goes when the backup is made, or stays as what the next one is compared with.
+    Backup,
 }
 
 impl Purpose {
@@ -60,6 +62,12 @@ pub struct Record {
     pub purpose: Purpose,
     /// Where it lies. `None` while it is being made.
     pub handle: Option<Handle>,
+    /// The project it is of, if it was made as a part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Shared by the snapshots that were made together, of the directories of one project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Id>,
     /// The old live tree that a rollback left, still written to by those who hold it open; deleted with the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_tree: Option<Handle>,

@@ -161,16 +161,7 @@ impl State {
 
     /// Writes a document, durably.
     pub fn write<T: Serialize>(&self, kind: &str, id: Id, document: &T) -> Result<(), Error> {
-        let directory = self.root.join(kind);
-        let (path, unfinished) = (directory.join(format!("{id}.json")), directory.join(format!("{id}.tmp")));
-        let mut text = serde_json::to_vec_pretty(document).expect("our documents have string keys only");
-        text.push(b'\n');
-        let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(true).write(true).mode(0o600).open(&unfinished);
-        let mut file = file.map_err(Error::io("create", &unfinished))?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(Error::io("write", &unfinished))?;
-        fs::rename(&unfinished, &path).map_err(Error::io("rename", &unfinished))?;
-        sync(&directory)
+        write_file(&self.root.join(kind), &format!("{id}.json"), document)
     }
 
     /// Removes a document, durably; one that is not there is success.
@@ -183,6 +174,20 @@ impl State {
         }
         sync(&directory)
     }
+}
+
+/// Writes a file `NAME.json` as JSON, durably: what was there before, or all of the new, whenever the machine stops.
+pub fn write_file<T: Serialize>(directory: &Path, name: &str, document: &T) -> Result<(), Error> {
+    let path = directory.join(name);
+    let unfinished = path.with_extension("tmp");
+    let mut text = serde_json::to_vec_pretty(document).expect("our documents have string keys only");
+    text.push(b'\n');
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(true).write(true).mode(0o600).open(&unfinished);
+    let mut file = file.map_err(Error::io("create", &unfinished))?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(Error::io("write", &unfinished))?;
+    fs::rename(&unfinished, &path).map_err(Error::io("rename", &unfinished))?;
+    sync(directory)
 }
 
 fn sync(directory: &Path) -> Result<(), Error> {

@@ -27,7 +27,8 @@ impl Worker<'_> {
         let DirectoryJob { directory, above, target, device } = job;
         let whole = matches!(target, Target::Whole);
         let path = directory.path_of(OsStr::new(""));
-        let opened = open(&directory, above.as_deref(), whole);
+        let elsewhere = self.run.places.of(&path);
+        let opened = open(&directory, above.as_deref(), elsewhere, whole);
         let (open, stat) = match opened.and_then(|open| Stat::of(open.as_fd()).map(|stat| (open, stat))) {
             Ok(opened) => opened,
             Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) if !directory.is_root() => {
@@ -57,6 +58,9 @@ impl Worker<'_> {
             (true, None) if self.run.options.one_file_system => Some(stat.device),
             (_, device) => device,
         };
+        if elsewhere.is_some() && self.run.places.stand_for_live() {
+            self.enter_for_live(&directory, above.as_deref(), stat.device, &path);
+        }
         self.run.context.devices.enter(stat.device, &path);
 
         let node = (!directory.is_root()).then(|| self.directory_node(&directory, &stat, &open, &path));
@@ -66,6 +70,7 @@ impl Worker<'_> {
             open: &open,
             device,
             previous: self.previous(&directory),
+            has_places: self.run.places.any_in(&path),
             targets: match target {
                 Target::Whole => None,
                 Target::Above(below) => Some(below),
@@ -111,7 +116,12 @@ impl Worker<'_> {
 
     fn entry(&mut self, gathering: &mut Gathering<'_>, directory: &std::path::Path, name: OsString) {
         let entry = Entry { dir: gathering.open.as_fd(), name: name.as_bytes(), dir_path: directory };
-        let stat = match Stat::at(entry) {
+        let elsewhere = if gathering.has_places { self.run.places.of_entry(directory, &name) } else { None };
+        let stat = match elsewhere {
+            Some(place) => Stat::at(Entry { dir: CWD, name: place.as_os_str().as_bytes(), dir_path: directory }),
+            None => Stat::at(entry),
+        };
+        let stat = match stat {
             Ok(stat) => stat,
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
                 return self.run.source_unsteady(&error.path, &error.source);
@@ -124,9 +134,10 @@ impl Worker<'_> {
             Some(below) => below.remove(&name).unwrap_or(Target::Whole),
         };
         let kind = match target {
-            Target::Whole => stat.mode & S_IFMT,
-            // On the way to a target a link is followed, as the path says; what is no directory fails to open as one.
-            Target::Above(_) => S_IFDIR,
+            Target::Whole if elsewhere.is_none() => stat.mode & S_IFMT,
+            // On the way to a target a link is followed, as the path says; what is no directory fails to open as one, and
+            // another place must be one.
+            _ => S_IFDIR,
         };
         // The order of the names is that of the parent's tree, also where an entry is skipped here.
         let previous = gathering.previous.take(&name);
@@ -167,6 +178,18 @@ impl Worker<'_> {
                 });
                 gathering.entries.push(Some(node));
             }
+        }
+    }
+
+    /// Gives the file system of a place the number of the one that is live there.
+    fn enter_for_live(&self, directory: &Directory, above: Option<&OwnedFd>, device: u64, path: &std::path::Path) {
+        let (dir, name) = match above {
+            Some(above) => (above.as_fd(), directory.name().as_bytes()),
+            None => (CWD, &b"/"[..]),
+        };
+        // What is not there live has no number that could be had.
+        if let Ok(live) = Stat::at(Entry { dir, name, dir_path: path }) {
+            self.run.context.devices.stand_for(device, live.device, path);
         }
     }
 
@@ -246,6 +269,8 @@ struct Gathering<'a> {
     open: &'a Arc<OwnedFd>,
     device: Option<u64>,
     previous: Previous,
+    /// Whether some entries are read somewhere else.
+    has_places: bool,
     /// What was asked for here; `None` where everything was.
     targets: Option<std::collections::BTreeMap<OsString, Target>>,
     entries: Vec<Option<Node>>,
@@ -254,12 +279,18 @@ struct Gathering<'a> {
 }
 
 /// What is on the way to a target may be a link; what lies below one must be what was listed.
-fn open(directory: &Directory, above: Option<&OwnedFd>, is_target: bool) -> Result<OwnedFd, Errno> {
+fn open(
+    directory: &Directory,
+    above: Option<&OwnedFd>,
+    elsewhere: Option<&std::path::Path>,
+    is_target: bool,
+) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let flags = if is_target { flags | OFlags::NOFOLLOW } else { flags };
-    let open = |flags| match above {
-        Some(above) => openat(above, directory.name(), flags, Mode::empty()),
-        None => openat(CWD, "/", flags, Mode::empty()),
+    let flags = if is_target && elsewhere.is_none() { flags | OFlags::NOFOLLOW } else { flags };
+    let open = |flags| match (elsewhere, above) {
+        (Some(place), _) => openat(CWD, place, flags, Mode::empty()),
+        (None, Some(above)) => openat(above, directory.name(), flags, Mode::empty()),
+        (None, None) => openat(CWD, "/", flags, Mode::empty()),
     };
     match open(flags | OFlags::NOATIME) {
         // Only the owner may leave the access time alone.

@@ -7,6 +7,7 @@
 //! Does not know of snapshots and databases.
 
 mod directory;
+mod elsewhere;
 mod file;
 mod gather;
 mod job;
@@ -32,10 +33,12 @@ use crate::patterns::Patterns;
 use crate::progress::Progress;
 
 use directory::Directory;
+use elsewhere::Places;
 use job::DirectoryJob;
 use run::Run;
 use worker::Worker;
 
+pub use elsewhere::Elsewhere;
 pub use stream::{StreamError, StreamOptions, archive_stream};
 pub use targets::absolute;
 
@@ -43,6 +46,8 @@ pub use targets::absolute;
 pub struct Options<'a> {
     /// Absolute paths without `.` and `..`.
     pub paths: Vec<PathBuf>,
+    /// Directories of theirs, or above them, that are read in another place.
+    pub elsewhere: Vec<Elsewhere>,
     /// What to leave out, by name.
     pub exclude: Option<Patterns>,
     /// Leave out what lies in directories with a `CACHEDIR.TAG`.
@@ -82,11 +87,12 @@ pub fn archive(
     options: &Options<'_>,
 ) -> Result<Outcome, Error> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let target = targets::tree(&options.paths);
+    let places = Places::new(&options.elsewhere, &target);
     let context = Context::new(options.zone.clone());
-    let run = Run::new(options, context, index, repository.chunker(), workers);
+    let run = Run::new(options, places, context, index, repository.chunker(), workers);
     let writer = BlobWriter::new(repository, index, destination);
     let root = Directory::root(options.parent);
-    let target = targets::tree(&options.paths);
     run.queue.push(Vec::new(), vec![DirectoryJob { directory: root, above: None, target, device: None }]);
     std::thread::scope(|scope| {
         for number in 0..workers {

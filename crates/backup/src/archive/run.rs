@@ -14,6 +14,7 @@ use repository::index::Index;
 
 use crate::archive::Options;
 use crate::archive::directory::Directory;
+use crate::archive::elsewhere::Places;
 use crate::archive::queue::Queue;
 use crate::attributes::{Context, Moment, Stat};
 
@@ -24,6 +25,7 @@ const MAX_SPARE_BYTES: usize = 2 << 20;
 
 pub(super) struct Run<'a> {
     pub(super) options: &'a Options<'a>,
+    pub(super) places: Places,
     pub(super) context: Context,
     pub(super) index: &'a Index,
     pub(super) chunker: Chunker,
@@ -56,6 +58,7 @@ fn count(counter: &AtomicU64) {
 impl<'a> Run<'a> {
     pub(super) fn new(
         options: &'a Options<'a>,
+        places: Places,
         context: Context,
         index: &'a Index,
         chunker: Chunker,
@@ -63,6 +66,7 @@ impl<'a> Run<'a> {
     ) -> Self {
         Run {
             options,
+            places,
             context,
             index,
             chunker,

@@ -29,6 +29,13 @@ impl Devices {
         self.number(device, path);
     }
 
+    /// Says that the file system with this `st_dev` stands for another one, which was entered before or is entered at
+    /// `path`: a snapshot for the file system it is one of.
+    pub fn stand_for(&self, device: u64, other: u64, path: &Path) {
+        let number = self.number(other, path);
+        self.numbers.write().unwrap_or_else(PoisonError::into_inner).entry(device).or_insert(number);
+    }
+
     /// The number of the file system with this `st_dev`, never 0. One that was not entered is entered at `directory`;
     /// this happens for files alone that are mounts, and on overlayfs, whose files have other devices than its
     /// directories.
@@ -80,6 +87,15 @@ mod tests {
         let devices = Devices::new();
         let path = Path::new("/mnt");
         assert_ne!(devices.number(1, path), devices.number(2, path));
+    }
+
+    #[test]
+    fn one_that_stands_for_another_has_its_number() {
+        let devices = Devices::new();
+        devices.enter(1, Path::new("/"));
+        devices.stand_for(2, 1, Path::new("/srv"));
+        let anywhere = Path::new("/srv/a");
+        assert_eq!(devices.number(2, anywhere), devices.number(1, anywhere));
     }
 
     #[test]

@@ -131,6 +131,7 @@ impl Fixture {
         let progress = Told::default();
         let options = archive::Options {
             paths: vec![self.source()],
+            elsewhere: Vec::new(),
             exclude: None,
             exclude_caches: false,
             exclude_larger_than: None,

@@ -4,6 +4,7 @@
 mod against_restic;
 mod changing_files;
 mod crash;
+mod elsewhere;
 mod incremental;
 mod restore_over;
 mod round_trip;

@@ -4,6 +4,7 @@ pub(crate) mod adopt;
 pub(crate) mod backup;
 pub(crate) mod cat;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod confirm;
 pub(crate) mod diff;
 pub(crate) mod find;

@@ -15,6 +15,7 @@ use snapshot::rollback::{self, Plan, Request};
 use snapshot::runner::System;
 
 use crate::ask::{self, Answer};
+use crate::configuration::{self, Target};
 use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human;
@@ -26,10 +27,11 @@ use crate::snapshots::Session;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Shows first what will be lost since, and who uses the directory, and asks. The present state is kept as
-a snapshot for a day: --undo returns to it. `snapback snapshot undo` brings back single files instead.")]
+a snapshot for a day: --undo returns to it. A project's units and probe are taken from the configuration. `snapback snapshot undo` brings back single files instead.")]
 pub(crate) struct Command {
-    /// To which; with --undo, the directory (the last that was rolled back, if none is given)
-    #[arg(value_name = "SNAPSHOT", required_unless_present = "undo")]
+    /// To which, or a project, to its newest; with --undo, a project or directory (the last that was rolled back, if
+    /// none is given)
+    #[arg(value_name = "SNAPSHOT|PROJECT", required_unless_present = "undo")]
     to: Option<String>,
 
     /// Return to the state before the last rollback
@@ -56,7 +58,7 @@ pub(crate) struct Command {
     #[arg(long, value_name = "COMMAND")]
     probe: Option<String>,
 
-    /// How long the probe is tried again, as a service may need a while until it answers
+    /// How long the probe is tried again, as a service may need a while until it answers, and how long a try may take
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = human::parse_duration)]
     probe_limit: Duration,
 }
@@ -66,16 +68,26 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     // What was cut short before is put in order first.
     let lock = session.lock()?;
     let (record, handle) = match (&command.to, command.undo) {
-        (directory, true) => session.find(&last_safety(&session, directory.as_deref())?)?,
-        (Some(to), false) => session.find(to)?,
+        (named, true) => session.find(&last_safety(&session, named.as_deref(), global)?)?,
+        (Some(to), false) => session.find_or_newest(to, global)?,
         (None, false) => return Err(CommandError::usage("no snapshot is named").into()),
     };
     let provider = session.reopen(&record.directory, &handle)?;
+    let project = configuration::project_of(&record.directory, global, output);
+    let probe = command.probe.as_ref().or(project.as_ref().and_then(|project| project.probe.as_ref()));
+    let probe_limit = match (&command.probe, &project) {
+        (None, Some(project)) => project.probe_limit,
+        _ => command.probe_limit,
+    };
+    let stop = match (&command.stop[..], &project) {
+        ([], Some(project)) => project.units.clone(),
+        _ => command.stop.clone(),
+    };
     let request = Request {
-        stop: command.stop.clone(),
+        stop,
         restart: command.restart.clone(),
-        probe: command.probe.iter().flat_map(|probe| ["/bin/sh", "-c", probe].map(str::to_owned)).collect(),
-        probe_secs: command.probe_limit.as_secs(),
+        probe: probe.iter().flat_map(|probe| engine::rollback::probe(probe, probe_limit)).collect(),
+        probe_secs: probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
         losses: losses(&*provider, &record, output),
     };
@@ -125,8 +137,10 @@ fn losses(provider: &dyn Provider, record: &Record, output: &Output) -> Option<S
 }
 
 /// The state before the last rollback, of a directory or of any.
-fn last_safety(session: &Session<'_>, directory: Option<&str>) -> Result<String> {
-    let directory = directory.map(|directory| Path::new(directory).canonicalize()).transpose()?;
+fn last_safety(session: &Session<'_>, named: Option<&str>, global: &Global) -> Result<String> {
+    let find =
+        |named: &str| Ok::<_, anyhow::Error>(Target::find(Path::new(named), global)?.only("--undo")?.canonicalize()?);
+    let directory = named.map(find).transpose()?;
     let is_meant = |record: &Record| {
         let is_safety = matches!(record.purpose, Purpose::Safety { .. }) && record.handle.is_some();
         is_safety && directory.as_ref().is_none_or(|directory| *directory == record.directory)

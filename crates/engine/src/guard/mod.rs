@@ -60,6 +60,11 @@ pub struct Times {
     pub command: Duration,
 }
 
+/// All that are written down, oldest first, to be looked at.
+pub fn recorded(state: &State) -> Result<Vec<Guard>, Error> {
+    Store::open(state)?.all()
+}
+
 /// The guards of a state directory.
 pub struct Guards<'a> {
     state: &'a State,

@@ -89,12 +89,7 @@ impl Guards<'_> {
     /// Watches over all guards that have a deadline and no watchdog: after a reboot, or when the watchdog was killed.
     /// Those without a deadline whose command died are ended. Gives how they ended.
     pub fn resume(&self) -> Result<Vec<Result<Guard, Error>>, Error> {
-        let open = {
-            let _held = self.store.lock()?;
-            self.tidy()?
-        };
-        let orphans = open.iter().filter(|guard| guard.is_open() && guard.is_unwatched());
-        let orphans: Vec<Id> = orphans.map(|guard| guard.id).collect();
+        let orphans = self.unwatched()?;
         Ok(std::thread::scope(|scope| {
             let watched: Vec<_> = orphans.into_iter().map(|id| scope.spawn(move || self.watch(id))).collect();
             watched
@@ -102,6 +97,13 @@ impl Guards<'_> {
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         }))
+    }
+
+    /// All guards that have a deadline and no watchdog. Those without a deadline whose command died are ended.
+    pub fn unwatched(&self) -> Result<Vec<Id>, Error> {
+        let _held = self.store.lock()?;
+        let open = self.tidy()?;
+        Ok(open.iter().filter(|guard| guard.is_open() && guard.is_unwatched()).map(|guard| guard.id).collect())
     }
 
     /// Does for a guard what is due until it has ended. Several may do so at once.

@@ -49,6 +49,7 @@ impl Net {
         let watch = Watch::new(place);
         let options = archive::Options {
             paths: vec![self.directory.clone()],
+            elsewhere: Vec::new(),
             exclude: Some(spared::patterns(&excludes)?),
             exclude_caches: false,
             exclude_larger_than: None,

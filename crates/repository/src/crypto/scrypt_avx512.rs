@@ -7,6 +7,7 @@
 //! Invariant: none of it is called where the processor has not got the instructions.
 use std::arch::x86_64::*;
 use std::num::NonZeroU32;
+use std::thread;
 
 use aws_lc_rs::pbkdf2;
 use zeroize::Zeroizing;
@@ -20,6 +21,8 @@ const DIAGONALS: [[usize; 4]; 4] = [[0, 5, 10, 15], [4, 9, 14, 3], [8, 13, 2, 7]
 type Block = [__m512i; 4];
 /// What one part has of a vector.
 type Words = [u8; 16];
+/// A page of memory, in words: as small as any is.
+const PAGE: usize = 4096 / 16;
 
 /// Whether the processor has the instructions, and the parameters are such that they gain something.
 pub(super) fn serves(n: u64, p: u32) -> bool {
@@ -62,19 +65,20 @@ fn mix_parts(parts: &mut [u8], table: &mut [u8], n: usize, r: usize) {
             join([&lanes_words[0], &lanes_words[1], &lanes_words[2], &lanes_words[3]])
         });
     }
-    let mut tables: Vec<&mut [Words]> =
-        table.chunks_exact_mut(n * length).map(|table| table.as_chunks_mut().0).collect();
     let row = length / 16;
-    for number in 0..n {
-        for (at, vector) in x.as_flattened().iter().enumerate() {
-            let words = split(*vector);
-            for (table, words) in tables.iter_mut().zip(&words[..lanes]) {
-                table[number * row + at] = *words;
-            }
-        }
-        mix(&x, &mut y, r);
-        std::mem::swap(&mut x, &mut y);
-    }
+    let (mut first, mut second): (Vec<_>, Vec<_>) =
+        table.chunks_exact_mut(n * length).map(|table| table.as_chunks_mut().0.split_at_mut(n / 2 * row)).unzip();
+    thread::scope(|scope| {
+        // What of the memory is new, the kernel finds for one core while the other computes; alone it takes longer than
+        // all computing. Where no thread can be had, it goes without.
+        let touch =
+            || second.iter_mut().for_each(|half| half.iter_mut().step_by(PAGE).for_each(|words| *words = [1; 16]));
+        let touching = thread::Builder::new().spawn_scoped(scope, touch);
+        fill(&mut first, &mut x, &mut y, r);
+        drop(touching);
+    });
+    fill(&mut second, &mut x, &mut y, r);
+    let tables: Vec<&[Words]> = table.chunks_exact(n * length).map(|table| table.as_chunks().0).collect();
     for _ in 0..n {
         let last = split(x[2 * r - 1][0]);
         // Lanes without a part of their own do what the first does.
@@ -100,6 +104,21 @@ fn mix_parts(parts: &mut [u8], table: &mut [u8], n: usize, r: usize) {
                 }
             }
         }
+    }
+}
+
+/// The first half of scryptROMix: remembers one state after the other.
+#[target_feature(enable = "avx512f")]
+fn fill(tables: &mut [&mut [Words]], x: &mut Vec<Block>, y: &mut Vec<Block>, r: usize) {
+    let row = 2 * r * 4;
+    for number in 0..tables[0].len() / row {
+        for (at, vector) in x.as_flattened().iter().enumerate() {
+            for (table, words) in tables.iter_mut().zip(split(*vector)) {
+                table[number * row + at] = words;
+            }
+        }
+        mix(x, y, r);
+        std::mem::swap(x, y);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a file is whole and durable once [`Storage::write`] returned, or it is not there. Every file but
 //! `config` is named by the SHA-256 of its bytes, so writing a file again is harmless and files never change.
 
+pub mod limited;
 mod local;
 pub mod memory;
 

@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::id::Id;
 use crate::mounts::{self, Mount};
 use crate::place as looking;
-use crate::provider::{Abilities, Changed, Handle, Kind, Provider, Space, Step, View};
+use crate::provider::{Abilities, Changed, Handle, Kind, Nested, Provider, Space, Step, View};
 
 /// A directory that is a btrfs subvolume.
 #[derive(Debug)]
@@ -206,6 +206,19 @@ impl Provider for Btrfs {
         }
         list.sort_by_key(|(id, _)| *id);
         Ok(list)
+    }
+
+    fn nested(&self) -> Result<Vec<Nested>, Error> {
+        let (_, live) = self.live()?;
+        let mut found = Vec::new();
+        for (_, path) in self.top.nested(live.id)? {
+            let place = self.path.join(&path);
+            let Some((_, subvolume)) = self.top.subvolume_at(&place)? else { continue };
+            if id_at(&place).is_none() {
+                found.push(Nested { path, is_read_only: subvolume.is_read_only });
+            }
+        }
+        Ok(found)
     }
 
     fn create(&self, id: Id) -> Result<Handle, Error> {

@@ -201,6 +201,8 @@ mod tests {
             is_held: false,
             purpose: Purpose::Asked,
             handle: Some(Handle::Reflink { path: PathBuf::from("/srv/.snapback/a") }),
+            project: None,
+            group: None,
             old_tree: None,
         };
         let abilities = Abilities {

@@ -43,8 +43,9 @@ pub fn run<'a>(
     }
     journal::refuse_if_switching(state, &plan.directory)?;
     // The plan was made without the lock.
-    let is_unchanged = state.record(plan.to)?.handle.as_ref() == Some(&plan.handle)
-        && provider.plan_switch(&plan.handle, plan.safety)? == plan.switch;
+    let Record { handle, project, .. } = state.record(plan.to)?;
+    let is_unchanged =
+        handle.as_ref() == Some(&plan.handle) && provider.plan_switch(&plan.handle, plan.safety)? == plan.switch;
     if !is_unchanged {
         let directory = plan.directory.display();
         let message = format!("{directory}, or snapshot {} of it, has changed since this was planned", plan.to);
@@ -59,6 +60,8 @@ pub fn run<'a>(
         is_held: false,
         purpose: Purpose::Safety { rolled_back_to: plan.to },
         handle: None,
+        project,
+        group: None,
         old_tree: None,
     };
     let mut journal = Journal { phase: Phase::Switching(0), plan, safety };

@@ -1,5 +1,5 @@
-//! Starts the guest: a User Mode Linux that sees the host's files, with an empty disk `/dev/ubda`, and runs this very
-//! test executable in it.
+//! Starts the guest: a User Mode Linux that sees the host's files, with two empty disks, `/dev/ubda` and `/dev/ubdb`, and
+//! runs this very test executable in it.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -40,15 +40,19 @@ impl Drop for Guest {
 pub(crate) fn run_in_guest(test: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).into_os_string().into_string().unwrap();
-    File::create(path("disk")).unwrap().set_len(1 << 30).unwrap();
+    for disk in ["disk", "disk2"] {
+        File::create(path(disk)).unwrap().set_len(1 << 30).unwrap();
+    }
     let executable = std::env::current_exe().unwrap();
     let script =
         format!("export {IN_GUEST}=1 RUST_BACKTRACE=0\ncd /\n'{}' --exact {test} --nocapture\n", executable.display());
     fs::write(path("test"), script).unwrap();
-    let init = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/uml/init.sh");
+    // From the crates beside, too.
+    let init = Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshot/tests/uml/init.sh").canonicalize().unwrap();
     let mut kernel = Command::new("linux.uml");
     kernel.args(["mem=384M", "rootfstype=hostfs", "rootflags=/", "rw", "con=null", "con0=null,fd:1", "quiet"]);
     kernel.arg(format!("init={}", init.display())).arg(format!("ubd0={}", path("disk")));
+    kernel.arg(format!("ubd1={}", path("disk2")));
     kernel.arg(format!("uml_dir={}", directory.path().display()));
     kernel.arg(format!("test={}", path("test"))).arg(format!("out={}", path("out")));
     let console = File::create(path("console")).unwrap();

@@ -213,6 +213,7 @@ pub(crate) fn back_up_with(
     let index = Arc::new(repository.load_index()?);
     let mut options = archive::Options {
         paths: paths.iter().map(|path| path.to_path_buf()).collect(),
+        elsewhere: Vec::new(),
         exclude: None,
         exclude_caches: false,
         exclude_larger_than: None,

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use engine::config::Project;
 use engine::guard::{Guards, watchdog};
 use snapshot::id::Id;
 
 use crate::clock::SystemClock;
+use crate::configuration::Target;
 use crate::error::CommandError;
 use crate::global::Global;
 use crate::human::parse_duration;
@@ -24,7 +26,7 @@ use crate::snapshots::Session;
 pub(crate) const GUARD_VARIABLE: &str = "SNAPBACK_GUARD";
 
 /// Take a snapshot, run a command, and go back if it fails.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 The command has the terminal and gets all signals, and its exit code is the guard's; 1 if it succeeded,
 but the check failed or nobody confirmed. If it failed, you are asked whether to go back; with --yes, not.
@@ -33,10 +35,11 @@ With --confirm all goes back unless `snapback confirm` is run in time, even if t
 or the machine dies meanwhile: for changes of firewalls, routes and sshd that may lock you out.
 
   snapback guard /srv/shop --check 'curl -fsS localhost/health' -- apt-get install -y php8.4
+  snapback guard shop -- apt-get install -y php8.4
   snapback guard /etc --confirm 5m -- nft -f /etc/nftables.conf")]
 pub(crate) struct Command {
-    /// What may have to go back
-    #[arg(value_name = "DIR", required_unless_present_any = ["status", "resume", "watch"])]
+    /// What may have to go back: a directory, or a project, of which the units and the probe are taken then
+    #[arg(value_name = "PROJECT|DIR", required_unless_present_any = ["status", "resume", "watch"])]
     directory: Option<PathBuf>,
 
     /// The command and its arguments
@@ -101,8 +104,28 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         return status::resume(&guards, output);
     }
     match &command.directory {
-        Some(directory) => attended::run(command, directory, &session, &guards),
+        Some(named) => {
+            let target = Target::find(named, global)?;
+            let directory = target.only("a guard")?;
+            attended::run(&command.of(target.project()), directory, &session, &guards)
+        }
         None if command.status => status::show(&guards, &session),
         None => Err(CommandError::usage("no directory is named").into()),
+    }
+}
+
+impl Command {
+    /// With what the project says where the arguments say nothing.
+    fn of(&self, project: Option<&Project>) -> Command {
+        let mut command = self.clone();
+        let Some(project) = project else { return command };
+        if command.stop.is_empty() {
+            command.stop.clone_from(&project.units);
+        }
+        if command.check.is_none() {
+            command.check.clone_from(&project.probe);
+            command.check_limit = project.probe_limit;
+        }
+        command
     }
 }

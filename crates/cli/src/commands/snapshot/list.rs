@@ -14,6 +14,7 @@ use snapshot::provider::{Handle, Space};
 use snapshot::record::{Purpose, Record};
 
 use super::document::Document;
+use crate::configuration::Target;
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, numbers, printable, words};
@@ -30,18 +31,20 @@ const FREE_PART: u64 = 10;
 \"Grown since\" is what was written to the directory since. \"Reclaimable\" is what deleting the snapshot
 would give back, estimated. The one says nothing about the other.")]
 pub(crate) struct Command {
-    /// Only of this directory
-    #[arg(value_name = "DIR")]
+    /// Only of this project or directory
+    #[arg(value_name = "PROJECT|DIR")]
     directory: Option<PathBuf>,
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     let session = Session::open(global, output)?;
     let mut listed = manage::list(&session.state, session.now)?;
-    if let Some(directory) = &command.directory {
+    if let Some(named) = &command.directory {
+        let target = Target::find(named, global)?;
         // It may be gone, and its snapshots still be there.
-        let directory = directory.canonicalize().or_else(|_| std::path::absolute(directory))?;
-        listed.retain(|listed| listed.record.directory == directory);
+        let whole = |directory: &PathBuf| directory.canonicalize().or_else(|_| std::path::absolute(directory));
+        let directories: Vec<PathBuf> = target.directories().iter().map(whole).collect::<Result<_, _>>()?;
+        listed.retain(|listed| directories.contains(&listed.record.directory));
     }
     let spaces = spaces(&listed, &session);
     if output.json {

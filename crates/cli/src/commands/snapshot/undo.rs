@@ -23,8 +23,8 @@ use crate::snapshots::Session;
 #[command(after_help = "\
 A snapshot of the present state is taken first, where that costs nothing.")]
 pub(crate) struct Command {
-    /// From which
-    #[arg(value_name = "SNAPSHOT")]
+    /// From which, or a project, from its newest
+    #[arg(value_name = "SNAPSHOT|PROJECT")]
     snapshot: String,
 
     /// What: absolute, or from the snapshot's directory
@@ -42,7 +42,7 @@ pub(crate) struct Command {
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     let session = Session::open(global, output)?;
-    let (record, handle) = session.find(&command.snapshot)?;
+    let (record, handle) = session.find_or_newest(&command.snapshot, global)?;
     let provider = session.reopen(&record.directory, &handle)?;
     let paths = command.paths.iter().map(|path| diff::within(path, &record.directory)).collect::<Result<Vec<_>>>()?;
     let view = provider.view(&handle)?;

@@ -107,6 +107,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
             let meter = Meter::start(output, "backing up");
             let options = archive::Options {
                 paths,
+                elsewhere: Vec::new(),
                 exclude,
                 exclude_caches: command.exclude_caches,
                 exclude_larger_than: command.exclude_larger_than,

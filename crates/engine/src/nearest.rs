@@ -1,7 +1,7 @@
 //! The word that was probably meant.
 
 /// The nearest of some words, if it is near enough to be a slip of the fingers.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let letters = word.chars().count();
     let limit = (letters / 3).max(1).min(letters.saturating_sub(1));
     let near = known.map(|known| (distance(&word.to_lowercase(), &known.to_lowercase(), limit), known));

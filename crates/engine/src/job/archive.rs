@@ -1,0 +1,146 @@
+//! A project into one repository: what changed since its last backup there, or all of it.
+//!
+//! The record comes last; what fails before leaves data that the next run goes on from. A backup bears the tag
+//! `project=NAME`, and `live` where some of it was not read from a snapshot.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use backup::archive::{self, Outcome};
+use backup::attributes::Zone;
+use backup::patterns::Patterns;
+use repository::Repository;
+use repository::blob_writer::Destination;
+use repository::lock::Lock;
+use repository::record::BackupRecord;
+
+use super::base::Base;
+use super::changed;
+use super::source::Source;
+use super::{Context, Error, Made, Walk};
+use crate::config::Project;
+
+/// Of every backup of a project.
+pub fn tag(project: &str) -> String {
+    format!("project={project}")
+}
+
+/// Of a backup that was, in part at least, not read from a snapshot.
+pub const LIVE: &str = "live";
+
+/// An open repository and the shared lock on it.
+pub(super) struct Target<'a> {
+    pub(super) name: &'a str,
+    pub(super) repository: &'a Arc<Repository>,
+    pub(super) lock: Arc<Lock>,
+}
+
+/// What goes into the backup, besides where it is read.
+pub(super) struct Wanted<'a> {
+    pub(super) project: &'a Project,
+    /// The project's patterns, and those for what nobody needs.
+    pub(super) left_out: Vec<String>,
+    /// All that decides what is in a backup.
+    pub(super) settings: String,
+    /// After so many backups everything is looked at.
+    pub(super) full_walk: u32,
+}
+
+impl Wanted<'_> {
+    /// The project's own patterns, or what goes beyond them.
+    pub(super) fn patterns(&self) -> Result<Option<Patterns>, Error> {
+        let Project { name, exclude, .. } = self.project;
+        if exclude.is_empty() && self.left_out.is_empty() {
+            return Ok(None);
+        }
+        let read = |texts: &[String]| {
+            Patterns::new(texts.iter().map(String::as_str))
+                .map_err(|error| Error::Project { project: name.clone(), reason: error.to_string() })
+        };
+        Ok(Some(read(exclude)?.or(read(&self.left_out)?)))
+    }
+}
+
+/// Makes the backup.
+pub(super) fn back_up(
+    context: &Context<'_>,
+    target: &Target<'_>,
+    wanted: &Wanted<'_>,
+    source: &Source,
+) -> Result<Made, Error> {
+    let Target { name, repository, lock } = target;
+    let Project { name: project, paths, exclude, .. } = wanted.project;
+    let failed = |error| Error::repository(name)(error);
+    let started = Instant::now();
+    let start = (context.holder.now)();
+    // Before the index: what a record refers to is then in the index for certain.
+    let (records, damaged) = repository.backups().map_err(failed)?;
+    damaged.iter().for_each(|error| context.watch.warn(&format!("repository \"{name}\": {error}")));
+    let names: Vec<String> = paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let base = Base::find(context.state, project, &repository.config().id.to_string());
+    let shortcut = changed::since(context, wanted, source, base.as_ref(), &records);
+    let (walk, changed) = match shortcut {
+        Ok(changed) => (Walk::Changed, Some(changed)),
+        Err(why) => (Walk::Full { why }, None),
+    };
+    let newest = || {
+        let of_project = records.iter().filter(|(_, record)| is_of(record, &context.holder.hostname, project));
+        let newest = of_project.filter(|(_, record)| record.time <= start).max_by_key(|(_, record)| record.time);
+        newest.or_else(|| archive::find_parent(&records, &context.holder.hostname, &names, start))
+    };
+    let of_base = || records.iter().find(|(id, _)| base.as_ref().is_some_and(|base| base.backup == *id));
+    let parent = if changed.is_some() { of_base() } else { newest() };
+    let index = Arc::new(repository.load_index().map_err(failed)?);
+
+    // Somebody who came at the same moment may have been first.
+    lock.confirm().map_err(failed)?;
+    let meter = context.watch.meter(&format!("{project} to {name}"));
+    let options = archive::Options {
+        paths: paths.clone(),
+        elsewhere: source.elsewhere(),
+        exclude: wanted.patterns()?,
+        exclude_caches: false,
+        exclude_larger_than: None,
+        one_file_system: false,
+        parent: parent.map(|(_, record)| record.tree),
+        zone: Zone::new(context.zone.clone()),
+        progress: &*meter,
+    };
+    let archived = archive::archive(repository, &index, Destination::Repository(Arc::clone(lock)), &options);
+    let Outcome { tree, mut summary, errors, .. } = archived.map_err(failed)?;
+    drop(meter);
+    summary.backup_start = start;
+    summary.backup_end = (context.holder.now)();
+    let mut tags = vec![tag(project)];
+    if source.is_live() {
+        tags.push(LIVE.to_owned());
+    }
+    let mut record = BackupRecord {
+        time: start,
+        parent: parent.map(|(id, _)| *id),
+        tree: tree.ok_or_else(|| failed(repository::Error::Earlier("the run gave no root directory".to_owned())))?,
+        paths: names,
+        hostname: context.holder.hostname.clone(),
+        username: context.holder.username.clone(),
+        uid: context.holder.uid,
+        gid: context.holder.gid,
+        excludes: exclude.clone(),
+        tags,
+        original: None,
+        program_version: context.program.to_owned(),
+        summary: None,
+    };
+    record.set_summary(&summary);
+    lock.confirm().map_err(failed)?;
+    let id = repository.save_record(&record).map_err(failed)?;
+    let since_full = match (&walk, base) {
+        (Walk::Changed, Some(base)) => base.since_full.saturating_add(1),
+        _ => 0,
+    };
+    Ok(Made { id, parent: record.parent, record, summary, errors, walk, since_full, time: started.elapsed() })
+}
+
+/// Whether a backup is one of a project of this machine.
+pub(super) fn is_of(record: &BackupRecord, hostname: &str, project: &str) -> bool {
+    record.hostname == hostname && record.tags.contains(&tag(project))
+}

@@ -1,0 +1,123 @@
+//! Which snapshot a backup was made from, so that the next backup looks only at what changed since.
+//!
+//! One document for each project and repository, `base/ID.json` in the state directory: the backup, the snapshots it
+//! was read from, and all that decides what is in it. Invariant: it is written after the backup's record and before the
+//! old one's snapshots are deleted, so that what it names is there; and it is believed only where nothing speaks against
+//! it ([`Base::doubt`]). It is never needed: without one, everything is looked at.
+//!
+//! A snapshot may be the base for several repositories, and goes with the last of them.
+
+use std::path::PathBuf;
+
+use repository::id::Id as BackupId;
+use repository::record::BackupRecord;
+use serde::{Deserialize, Serialize};
+use snapshot::error::Error;
+use snapshot::id::Id;
+use snapshot::state::{Lock, State};
+
+/// The subdirectory of the state directory.
+const KIND: &str = "base";
+
+/// What a backup was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Base {
+    /// Of which project.
+    pub(super) project: String,
+    /// The repository's name in the configuration.
+    pub(super) name: String,
+    /// The repository's own id, in its `config`: a name may stand for another one tomorrow.
+    pub(super) repository: String,
+    /// The backup.
+    pub(super) backup: BackupId,
+    /// Its root tree. A record that was rewritten has another id and the same tree, or another tree.
+    pub(super) tree: BackupId,
+    /// What it was read from.
+    pub(super) volumes: Vec<BaseVolume>,
+    /// Everything else that decides what is in a backup: paths, places, patterns.
+    pub(super) settings: String,
+    /// How many backups since everything was looked at.
+    pub(super) since_full: u32,
+}
+
+/// A volume and its snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BaseVolume {
+    /// The volume's root.
+    pub(super) directory: PathBuf,
+    /// The snapshot.
+    pub(super) snapshot: Id,
+}
+
+impl Base {
+    /// The one of a project and a repository. One that cannot be read is as good as none.
+    pub(super) fn find(state: &State, project: &str, repository: &str) -> Option<Base> {
+        let all = all(state).ok()?;
+        all.into_iter().map(|(_, base)| base).find(|base| base.project == project && base.repository == repository)
+    }
+
+    /// Puts it in the place of the one that is there for the same project and repository.
+    pub(super) fn save(&self, lock: &Lock) -> Result<(), Error> {
+        let directory = lock.state().root().join(KIND);
+        match std::fs::create_dir(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(Error::io("create", &directory))?,
+        }
+        // Those that cannot be read any more would stand in the way for ever.
+        let known = all(lock.state())?;
+        let mut ids = known.iter().filter(|(_, base)| self.is_of_the_same(base)).map(|(id, _)| *id);
+        let id = ids.next().unwrap_or_else(Id::random);
+        lock.state().write(KIND, id, self)?;
+        ids.try_for_each(|id| lock.state().remove(KIND, id))
+    }
+
+    fn is_of_the_same(&self, other: &Base) -> bool {
+        (&self.project, &self.repository) == (&other.project, &other.repository)
+    }
+
+    /// Why everything is to be looked at all the same; `None` if nothing speaks against looking only at what changed.
+    pub(super) fn doubt(&self, settings: &str, full_walk: u32, records: &[(BackupId, BackupRecord)]) -> Option<String> {
+        if self.since_full.saturating_add(1) >= full_walk {
+            return Some(format!("{} backups were made without looking at everything", self.since_full));
+        }
+        if self.settings != settings {
+            return Some("the project's paths, patterns or volumes have changed".to_owned());
+        }
+        match records.iter().find(|(id, _)| *id == self.backup) {
+            None => Some(format!("backup {} is gone", self.backup.short())),
+            Some((_, record)) if record.tree != self.tree => {
+                Some(format!("backup {} has changed", self.backup.short()))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// The snapshots that are somebody's base, of a project.
+pub(super) fn snapshots(state: &State, project: &str) -> Result<Vec<Id>, Error> {
+    let bases = all(state)?.into_iter().filter(|(_, base)| base.project == project);
+    Ok(bases.flat_map(|(_, base)| base.volumes).map(|volume| volume.snapshot).collect())
+}
+
+/// Forgets those of a project that are of none of the repositories named: nobody will ask for them again.
+pub(super) fn forget_others(lock: &Lock, project: &str, names: &[&str]) -> Result<(), Error> {
+    for (id, base) in all(lock.state())? {
+        if base.project == project && !names.contains(&base.name.as_str()) {
+            lock.state().remove(KIND, id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Of all projects. One that is damaged is removed: it is only good for not looking at everything.
+fn all(state: &State) -> Result<Vec<(Id, Base)>, Error> {
+    if !state.root().join(KIND).exists() {
+        return Ok(Vec::new());
+    }
+    loop {
+        match state.documents(KIND) {
+            Err(Error::Damaged { path, .. }) => std::fs::remove_file(&path).map_err(Error::io("remove", &path))?,
+            listed => return listed,
+        }
+    }
+}
