@@ -23,6 +23,7 @@ use crate::error::CommandError;
 use crate::global::Global;
 use crate::open::holder;
 use crate::output::{Output, printable};
+use crate::signals;
 
 /// The snapshots that this machine, or this user, knows of.
 pub(crate) struct Session<'a> {
@@ -42,6 +43,7 @@ impl<'a> Session<'a> {
             state: state.root().to_owned(),
             holder: holder(),
             time_zone: jiff::tz::TimeZone::system(),
+            is_cancelled: Arc::new(signals::is_cancelled),
         };
         Ok(Session { state, nets, now: Timestamp::now(), output })
     }
@@ -91,24 +93,26 @@ impl<'a> Session<'a> {
         |directory, handle| self.nets.reopen(directory, handle)
     }
 
+    /// Says, before a snapshot is taken, that it will be none. The first may take minutes.
+    pub(crate) fn warn_before(&self, provider: &dyn Provider) {
+        if provider.kind() != Kind::Backup {
+            return;
+        }
+        let directory = printable(provider.directory());
+        let instant = match directory.as_str() {
+            "/" => "a root file system on btrfs or a thin volume".to_owned(),
+            _ => format!("`snapback adopt {directory}`"),
+        };
+        self.output.warning(format_args!(
+            "no copy-on-write here: using a local backup as net; slower and not atomic; {instant} would make it instant"
+        ));
+    }
+
     /// Says what is particular about a snapshot that was taken.
-    pub(crate) fn warn_of(&self, provider: &dyn Provider) {
-        match provider.kind() {
-            Kind::Backup => {
-                let directory = printable(provider.directory());
-                let instant = match directory.as_str() {
-                    "/" => "a root file system on btrfs or a thin volume".to_owned(),
-                    _ => format!("`snapback adopt {directory}`"),
-                };
-                self.output.warning(format_args!(
-                    "no copy-on-write here: using a local backup as net; slower and not atomic; {instant} would make \
-                     it instant"
-                ));
-            }
-            _ if !provider.abilities().is_atomic => self
-                .output
-                .warning("the file system has no snapshots: files were cloned one after the other, not at one moment"),
-            _ => {}
+    pub(crate) fn warn_after(&self, provider: &dyn Provider) {
+        if !provider.abilities().is_atomic && provider.kind() != Kind::Backup {
+            self.output
+                .warning("the file system has no snapshots: files were cloned one after the other, not at one moment");
         }
     }
 

@@ -46,7 +46,7 @@ impl Net {
         let parent = open.nets_of(&self.directory)?.pop();
         let index = open.index()?;
         let excludes = self.spared();
-        let watch = Watch::new(place);
+        let watch = Watch::new(place, &*self.nets.is_cancelled);
         let options = archive::Options {
             paths: vec![self.directory.clone()],
             elsewhere: Vec::new(),
@@ -67,6 +67,9 @@ impl Net {
                     // What was stored already is of no use and fills the disk.
                     self.tidy(&open, true)?;
                     return Err(room::is_full(place));
+                }
+                if matches!(error, repository::Error::Cancelled) {
+                    return Err(Error::refused("interrupted; nothing was begun"));
                 }
                 return Err(open.failed(error));
             }

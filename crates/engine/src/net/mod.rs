@@ -40,7 +40,7 @@ use self::store::Store;
 const STAGING: &str = ".snapback-undo-";
 
 /// What making and opening nets takes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Nets {
     /// Where new ones are kept.
     pub place: Place,
@@ -50,6 +50,8 @@ pub struct Nets {
     pub holder: Holder,
     /// In which times are written.
     pub time_zone: TimeZone,
+    /// Whether to give up taking a net, which may take minutes the first time. The way back is not given up.
+    pub is_cancelled: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Nets {
@@ -58,6 +60,9 @@ impl Nets {
         let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
         match detect::find(&directory, &mounts::mounts()?, Arc::new(System))? {
             Some(provider) => Ok(provider),
+            None if !directory.is_dir() => {
+                Err(Error::refused(format!("{} is no directory", directory.display())).or("name the one it lies in"))
+            }
             None => Ok(Box::new(self.net(&directory, self.place.clone()))),
         }
     }

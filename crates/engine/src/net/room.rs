@@ -30,6 +30,7 @@ pub(super) fn is_full(place: &Path) -> Error {
 /// Watches a run, and stops it before the disk is full.
 pub(super) struct Watch<'a> {
     place: &'a Path,
+    is_cancelled: &'a (dyn Fn() -> bool + Send + Sync),
     read: AtomicU64,
     is_full: AtomicBool,
     /// What could not be kept, the first ones.
@@ -37,8 +38,14 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(place: &'a Path) -> Watch<'a> {
-        Watch { place, read: AtomicU64::new(0), is_full: AtomicBool::new(false), errors: Mutex::default() }
+    pub(super) fn new(place: &'a Path, is_cancelled: &'a (dyn Fn() -> bool + Send + Sync)) -> Watch<'a> {
+        Watch {
+            place,
+            is_cancelled,
+            read: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+            errors: Mutex::default(),
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -67,7 +74,7 @@ impl Progress for Watch<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.is_full()
+        self.is_full() || (self.is_cancelled)()
     }
 }
 

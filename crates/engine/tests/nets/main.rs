@@ -9,6 +9,7 @@ mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::net::{Nets, Place};
 use jiff::tz::TimeZone;
@@ -50,7 +51,13 @@ impl Site {
             pid: std::process::id(),
             now,
         };
-        let nets = Nets { place: Place::in_state(&state), state, holder, time_zone: TimeZone::UTC };
+        let nets = Nets {
+            place: Place::in_state(&state),
+            state,
+            holder,
+            time_zone: TimeZone::UTC,
+            is_cancelled: Arc::new(|| false),
+        };
         Site { _image: image, directory, nets }
     }
 }

@@ -180,10 +180,11 @@ pub fn revert(source: Source<'_>, options: Options<'_>, staging: &str) -> Result
     let mut tries = 0;
     loop {
         tries += 1;
-        let plan = compare(source, options)?;
-        match perform(source, options, &root, &plan, staging) {
+        let done = compare(source, options)
+            .and_then(|plan| perform(source, options, &root, &plan, staging).map(|()| plan.counts));
+        match done {
             Err(error) if error.is_race() && tries < TRIES => {}
-            done => return done.map(|()| plan.counts),
+            done => return done,
         }
     }
 }

@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use engine::guard::command::{Signals, exit_code};
 use engine::guard::document::{Guard, Outcome, Phase};
 use engine::guard::{Asked, Guards, Times, watchdog};
+use engine::net::Nets;
 use engine::rollback::Services;
 use snapshot::id::Id;
 use snapshot::provider::Kind;
@@ -40,14 +42,16 @@ struct Attended<'a> {
 
 pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, guards: &Guards<'_>) -> Result<ExitCode> {
     let output = session.output;
-    let provider = session.nets.provider(directory)?;
+    let signals = Signals::survive()?;
+    let nets = Nets { is_cancelled: Arc::new(signals.watch()), ..session.nets.clone() };
+    let provider = nets.provider(directory)?;
+    session.warn_before(&*provider);
     // What was cut short before is put in order first.
     drop(session.lock()?);
     let begun = Instant::now();
     let times = command.confirm.map(|confirm| Times { confirm, command: command.limit });
     let services = Services { stop: command.stop.clone(), restart: command.restart.clone() };
     let asked = Asked { command: shown(&command.command), grace: command.grace, confirm: times, services };
-    let signals = Signals::survive()?;
     let (guard, record) = guards.begin(&*provider, asked, &mut || session.tell_waiting())?;
     let id = guard.id;
     let millis = begun.elapsed().as_secs_f64() * 1000.0;
@@ -55,7 +59,7 @@ pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, gu
         Kind::Backup => output.message(format_args!("backup {id} taken as net in {millis:.0} ms")),
         _ => output.message(format_args!("snapshot {id} taken in {millis:.0} ms")),
     }
-    session.warn_of(&*provider);
+    session.warn_after(&*provider);
     let attended = Attended { command, guards, output, signals, id, record };
     // Dropping it leaves the watchdog running.
     let _watchdog = match attended.with_watchdog(session) {

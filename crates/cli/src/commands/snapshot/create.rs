@@ -70,6 +70,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let begun = Instant::now();
     let provider = session.nets.provider(&command.directory)?;
     let lock = session.lock()?;
+    session.warn_before(&*provider);
     let request = Request {
         note: command.note.clone(),
         expires: command.expire.end(session.now),
@@ -77,7 +78,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         purpose: Purpose::Asked,
     };
     let record = manage::create(&lock, &*provider, request, session.now)?;
-    session.warn_of(&*provider);
+    session.warn_after(&*provider);
     if output.json {
         output.json(&Document::new(&record, None))?;
     } else {
