@@ -23,6 +23,9 @@ use crate::output::{Output, printable};
 use crate::signals;
 use crate::snapshots::Session;
 
+/// Of a root directory, every process is one.
+const HOLDERS_SHOWN: usize = 20;
+
 /// Take a directory back to a snapshot, live and mounted, as a whole.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -214,8 +217,12 @@ fn show(plan: &Plan, record: &Record, session: &Session<'_>) -> Result<()> {
     if !plan.restart.is_empty() {
         line("restarted", &plan.restart.join(", "));
     }
-    for (number, holder) in going_on.iter().enumerate() {
+    let shown = if output.verbose { going_on.len() } else { HOLDERS_SHOWN };
+    for (number, holder) in going_on.iter().take(shown).enumerate() {
         line(if number == 0 { "in use by" } else { "" }, &told(holder));
+    }
+    if going_on.len() > shown {
+        line("", &format!("and {} more (--verbose shows them)", human::count((going_on.len() - shown) as u64)));
     }
     if !going_on.is_empty() {
         line("", "which go on in the old state until they are restarted (--stop, --restart)");
