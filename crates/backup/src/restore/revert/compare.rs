@@ -29,7 +29,7 @@ pub(super) enum Act {
     /// Makes a further name of what then lies at the first path; the number is needed meanwhile.
     Link(PathBuf, PathBuf, u64),
     /// Sets attributes.
-    Apply(PathBuf, Node),
+    Apply(PathBuf, Box<Node>),
     /// Moves something out of the tree, under the number.
     Remove(PathBuf, u64),
 }
@@ -237,7 +237,7 @@ impl Comparison<'_> {
                     kept = Some(stat.inode);
                     self.count(true, size_now);
                     self.differs(path.clone(), false);
-                    self.act(Act::Apply(path.clone(), node.clone()));
+                    self.act(Act::Apply(path.clone(), Box::new(node.clone())));
                 }
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(RevertError::io("compare", self.full(&path))(error)),

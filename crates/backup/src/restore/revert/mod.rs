@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use repository::id::Id;
 use repository::index::Index;
@@ -34,7 +35,7 @@ pub use self::compare::compare;
 use crate::attributes::{Applier, AttributeError, Before, Entry, Stat};
 use crate::patterns::Patterns;
 use crate::progress::Progress;
-use crate::restore::remove::remove_all;
+use crate::restore::remove::{names, remove_all};
 
 /// Room that must be left beside what is made, in bytes.
 const ROOM_LEFT: u64 = 16 << 20;
@@ -210,7 +211,7 @@ fn perform(
     let path = directory.join(staging);
     mkdirat(root, staging, Mode::RWXU).map_err(RevertError::io("create", &path))?;
     let done = stage_and_place(source, options, root, plan, staging);
-    let removed = remove_all(root, staging.as_bytes()).map_err(RevertError::io("remove", &path));
+    let removed = remove_staging(root, staging).map_err(RevertError::io("remove", &path));
     // Making the directory for staging changed the root's times.
     match (&plan.root, &done) {
         (Some(node), Ok(())) => {
@@ -245,6 +246,27 @@ fn stage_and_place(
         sync(root, options.directory)?;
     }
     place::place(options, root, &made, plan)
+}
+
+/// Threads that remove what was replaced: each waits while the storage takes blocks back.
+const REMOVERS: usize = 4;
+
+fn remove_staging(root: &OwnedFd, staging: &str) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = openat(root, staging, flags, Mode::empty())?;
+    let names = names(&open)?;
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..REMOVERS.min(names.len() / 16) {
+            scope.spawn(|| {
+                while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // What does not go is met once more below.
+                    let _ = remove_all(&open, name);
+                }
+            });
+        }
+    });
+    remove_all(root, staging.as_bytes()).map(drop)
 }
 
 fn sync(root: &OwnedFd, directory: &Path) -> Result<(), RevertError> {

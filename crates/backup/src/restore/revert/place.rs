@@ -91,7 +91,8 @@ impl Placing<'_> {
         Ok(())
     }
 
-    /// Moves something into place; what was there is gone, or in the other's place if one of both is a directory.
+    /// Moves something into place; what was there is in the other's place then. It could as well be replaced, but the
+    /// kernel gives its blocks back at once then, and the live tree would be half changed for as long as that takes.
     fn put(&mut self, number: &str, path: &Path) -> Result<(), RevertError> {
         let (staging, full) = (self.staging, self.full(path));
         let (parent, name) = self.parent(path)?;
@@ -101,9 +102,15 @@ impl Placing<'_> {
         };
         let there = is_directory(parent, name);
         let made = is_directory(staging, number.as_bytes());
-        let needs_exchange = there.is_some() && (there == Some(true) || made == Some(true));
-        let flags = if needs_exchange { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
-        let put = || renameat_with(staging, number, parent, name, flags);
+        let put_with = |flags| renameat_with(staging, number, parent, name, flags);
+        let put = || match there {
+            None => put_with(RenameFlags::empty()),
+            Some(there) => match put_with(RenameFlags::EXCHANGE) {
+                // Some file systems of networks cannot.
+                Err(Errno::INVAL) if !there && made == Some(false) => put_with(RenameFlags::empty()),
+                put => put,
+            },
+        };
         let done = match put() {
             Err(Errno::PERM) if loosen(parent, name) => put(),
             done => done,
