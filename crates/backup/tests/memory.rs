@@ -60,6 +60,7 @@ fn back_up(place: &Path, parent: Option<Id>) -> Id {
     let options = archive::Options {
         paths: vec![place.join("source")],
         elsewhere: Vec::new(),
+        changed: None,
         exclude: None,
         exclude_caches: false,
         exclude_larger_than: None,

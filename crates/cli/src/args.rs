@@ -32,6 +32,8 @@ pub(crate) struct Arguments {
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show how well all is protected, and what needs attention
+    Status(commands::status::Command),
     /// Points in time on the same disk: take, list, delete
     #[command(subcommand, arg_required_else_help = true)]
     Snapshot(commands::snapshot::Command),
@@ -46,9 +48,9 @@ pub(crate) enum Command {
     /// A snapshot before each run of apt or dnf
     #[command(subcommand, arg_required_else_help = true)]
     Hook(commands::hook::Command),
-    /// Back up files and directories
+    /// Back up a project, or files and directories
     Backup(commands::backup::Command),
-    /// List the backups
+    /// List the backups, or all points in time of a project
     List(commands::list::Command),
     /// List the files of a backup
     Ls(commands::ls::Command),
@@ -69,9 +71,18 @@ pub(crate) enum Command {
     /// Create and maintain the repository
     #[command(subcommand, arg_required_else_help = true)]
     Repo(commands::repo::Command),
+    /// Look around, and write a first configuration
+    Init(commands::init::Command),
+    /// Protect a directory: a project, a plan, the first snapshot and backup
+    Protect(commands::protect::Command),
+    /// What Snapback knows of what it did
+    #[command(subcommand, arg_required_else_help = true)]
+    Catalog(commands::catalog::Command),
     /// Check the configuration, or print its schema
     #[command(subcommand, arg_required_else_help = true)]
     Config(commands::config::Command),
+    /// Make snapshots and backups by the clock
+    Serve(commands::serve::Command),
     /// Print the completions of a shell
     Completions(commands::completions::Command),
     /// Write the manual pages

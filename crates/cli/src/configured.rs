@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
 use engine::catalog::Source;
 use engine::config::{Config, Repository};
 use engine::repositories::{self, World};
 
-use crate::global::Global;
 use crate::signals;
 
 /// The repositories, by name; none without a configuration.
@@ -41,9 +39,4 @@ impl<'a> Repositories<'a> {
             .collect();
         act(&sources)
     }
-}
-
-/// The configuration, if there is one.
-pub(crate) fn find(_global: &Global) -> Result<Option<Config>> {
-    Ok(None)
 }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use engine::config::ConfigError;
 use engine::job;
+use engine::protect::ProtectError;
+use engine::repositories::AccessError;
 use repository::storage::StorageError;
 
 use crate::output::Output;
@@ -78,6 +80,22 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
         // Whoever read our output (`head`) has seen enough.
         return 0;
     }
+    let (code, hint) = verdict(error);
+    // What was done until then is worth knowing only where somebody waits for it.
+    output.error(&describe(error), hint.as_deref(), code);
+    code
+}
+
+/// What happened, and what to try, for a log.
+pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
+    match verdict(error) {
+        (_, Some(hint)) => format!("{} (try: {hint})", describe(error)),
+        (_, None) => describe(error),
+    }
+}
+
+/// The exit code, and the way out.
+fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
     let mut code = Code::Failed as u8;
     let mut hint = None;
     for cause in error.chain() {
@@ -89,8 +107,23 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
             (code, hint) = judge(cause);
             break;
         }
+        if let Some(cause) = cause.downcast_ref::<engine::catalog::Error>() {
+            hint = cause.hint();
+            break;
+        }
         if let Some(cause) = cause.downcast_ref::<ConfigError>() {
             (code, hint) = (Code::Usage as u8, cause.fix().map(str::to_owned));
+            break;
+        }
+        if let Some(cause) = cause.downcast_ref::<ProtectError>() {
+            match cause {
+                ProtectError::Config(cause) => (code, hint) = (Code::Usage as u8, cause.fix().map(str::to_owned)),
+                ProtectError::Refused { fix, .. } => (code, hint) = (Code::Usage as u8, Some(fix.clone())),
+                ProtectError::Access(AccessError::Repository(cause)) => (code, hint) = judge(cause),
+                ProtectError::Access(cause) => hint = cause.hint(),
+                // What the repository or the system said comes next in the chain.
+                _ => continue,
+            }
             break;
         }
         if let Some(cause) = cause.downcast_ref::<snapshot::error::Error>() {
@@ -108,9 +141,7 @@ pub(crate) fn tell(error: &anyhow::Error, output: &Output) -> u8 {
         }
         break;
     }
-    // What was done until then is worth knowing only where somebody waits for it.
-    output.error(&describe(error), hint.as_deref(), code);
-    code
+    (code, hint)
 }
 
 /// The whole chain of causes in one sentence, without saying the same twice.
@@ -127,7 +158,7 @@ fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-/// The exit code, and the way out.
+/// Of an error of the repository.
 fn judge(error: &repository::Error) -> (u8, Option<String>) {
     use repository::Error;
     let (code, hint) = match error {

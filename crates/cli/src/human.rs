@@ -95,6 +95,11 @@ pub(crate) fn age(now_secs: i64, then_secs: i64) -> String {
     format!("{number} {unit} ago")
 }
 
+/// As [`age`], of points in time.
+pub(crate) fn age_of(now: Timestamp, then: Timestamp) -> String {
+    age(now.as_second(), then.as_second())
+}
+
 /// How long until: `in 25 s`, `in 1 h 48 min`, `in 2 days`; `now` if it has passed.
 pub(crate) fn until(now: Timestamp, then: Timestamp) -> String {
     match (then.duration_since(now).as_millis().max(0) as u64).div_ceil(1000) {
@@ -112,6 +117,17 @@ pub(crate) fn span(secs: u64) -> String {
         (_, hours @ 1..48, 0) => format!("{hours} h"),
         (_, hours @ 1..48, minutes) => format!("{hours} h {minutes} min"),
         (_, hours, _) => format!("{} days", hours / 24),
+    }
+}
+
+/// A time far ahead: as [`span`], then `8 months`, `2 years`, `more than 10 years`.
+pub(crate) fn long_span(secs: u64) -> String {
+    const DAY: u64 = 86_400;
+    match secs / DAY {
+        0..60 => span(secs),
+        days @ 60..730 => format!("{} months", days / 30),
+        days @ 730..3650 => format!("{} years", days / 365),
+        _ => "more than 10 years".to_owned(),
     }
 }
 

@@ -17,6 +17,14 @@ const BLUE: &str = "\x1b[34m";
 const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
+/// How much a line weighs, as syslog(3) counts.
+#[derive(Clone, Copy, Debug)]
+enum Level {
+    Error = 3,
+    Warning = 4,
+    Info = 6,
+}
+
 /// Where results and messages go.
 #[derive(Clone)]
 pub(crate) struct Output {
@@ -27,8 +35,20 @@ pub(crate) struct Output {
     /// More of everything.
     pub(crate) verbose: bool,
     colors: bool,
+    before: Before,
     /// What a running command shows at the bottom.
     pub(crate) status: StatusLine,
+}
+
+/// What stands before a line on stderr.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    /// Nothing.
+    Nothing,
+    /// When it was said.
+    Dated,
+    /// How much it weighs: sd-daemon(3). The journal knows when it came.
+    Journal,
 }
 
 impl Output {
@@ -39,6 +59,7 @@ impl Output {
             quiet: global.quiet,
             verbose: global.verbose,
             colors: wanted,
+            before: Before::Nothing,
             status: StatusLine::default(),
         }
     }
@@ -49,7 +70,18 @@ impl Output {
     }
 
     fn to_stderr(&self, text: &str) {
-        self.status.message(text);
+        self.leveled(Level::Info, text);
+    }
+
+    fn leveled(&self, level: Level, text: &str) {
+        match self.before {
+            Before::Nothing => self.status.message(text),
+            Before::Dated => {
+                let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S");
+                self.status.message(&format!("{now} {}", one_line(text)));
+            }
+            Before::Journal => self.status.message(&format!("<{}>{}", level as u8, one_line(text))),
+        }
     }
 
     fn colored(&self, color: &str, text: &str) -> String {
@@ -75,13 +107,29 @@ impl Output {
         }
     }
 
+    /// As a service says it: one line each, with the time before it.
+    pub(crate) fn of_a_service(&self) -> Output {
+        let lines = if is_journal() { Before::Journal } else { Before::Dated };
+        Output { before: lines, ..self.clone() }
+    }
+
+    /// As a job of a service says it: what somebody should look at.
+    pub(crate) fn of_a_job(&self) -> Output {
+        Output { quiet: true, json: false, ..self.clone() }
+    }
+
+    /// Something of a service failed; it goes on.
+    pub(crate) fn failure(&self, text: &str) {
+        self.leveled(Level::Error, &format!("{} {text}", self.colored(RED, "error:")));
+    }
+
     /// Something to look at that stops nothing.
     pub(crate) fn warning(&self, text: impl Display) {
         let text = text.to_string();
         if self.json {
             self.to_stderr(&document(&serde_json::json!({ "type": "warning", "message": text })));
         } else {
-            self.to_stderr(&format!("{} {text}", self.colored(YELLOW, "warning:")));
+            self.leveled(Level::Warning, &format!("{} {text}", self.colored(YELLOW, "warning:")));
         }
     }
 
@@ -261,6 +309,16 @@ impl Lines<'_> {
 pub(crate) fn terminal_width(of: &impl std::os::fd::AsFd) -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(of).ok()?;
     (size.ws_col > 0).then_some(size.ws_col)
+}
+
+fn one_line(text: &str) -> String {
+    text.trim_end().replace('\n', "; ")
+}
+
+/// Whether stderr is the journal: systemd.exec(5), "$JOURNAL_STREAM".
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// A path without anything that a terminal would obey.

@@ -1,7 +1,7 @@
 //! Ctrl-C, `kill` and a terminal that closes: the first asks the run to end at its next step, so that it leaves no lock; the second ends it
 //! at once.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -28,9 +28,13 @@ fn asking() -> impl Iterator<Item = i32> {
 
 /// From here on a signal asks instead of killing. Called once something could be left behind.
 pub(crate) fn watch() {
+    watch_for(asking());
+}
+
+fn watch_for(signals: impl Iterator<Item = i32>) {
     ASKED.get_or_init(|| {
         let asked = Asked { to_end: Arc::default(), by: Arc::default() };
-        for signal in asking() {
+        for signal in signals {
             // In this order: the first signal finds the flag still down, and the second one finds it up.
             let registered = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked.to_end))
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&asked.by), signal as usize))
@@ -40,6 +44,20 @@ pub(crate) fn watch() {
         }
         asked
     });
+}
+
+/// For a service, before anything else watches: a byte can be read from the first for each signal that asks to end, and
+/// from the second for each SIGHUP, which asks for something else here.
+pub(crate) fn of_a_service() -> io::Result<(UnixStream, UnixStream)> {
+    let ends = |signal: &i32| *signal != SIGHUP;
+    watch_for(asking().filter(ends));
+    let (end, asked_to_end) = UnixStream::pair()?;
+    for signal in asking().filter(ends) {
+        signal_hook::low_level::pipe::register(signal, asked_to_end.try_clone()?)?;
+    }
+    let (hangup, hung_up) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(SIGHUP, hung_up)?;
+    Ok((end, hangup))
 }
 
 /// Waits until the run should end. Once; for a command that has nothing else to do.

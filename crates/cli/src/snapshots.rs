@@ -1,5 +1,7 @@
 //! From the arguments to the state directory of the snapshots, and to which one is meant.
 
+use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use jiff::Timestamp;
 use snapshot::adopt::{Ended, Job};
 use snapshot::error::Error;
 use snapshot::id::Id;
-use snapshot::provider::{Handle, Kind, Provider};
+use snapshot::provider::{Handle, Kind, Provider, Space};
 use snapshot::record::Record;
 use snapshot::runner::System;
 use snapshot::state::{Lock, State};
@@ -114,6 +116,38 @@ impl<'a> Session<'a> {
             self.output
                 .warning("the file system has no snapshots: files were cloned one after the other, not at one moment");
         }
+    }
+
+    /// The room that each takes, where it can be told.
+    pub(crate) fn spaces(&self, records: &[Record]) -> Vec<Option<Space>> {
+        let mut spaces = vec![None; records.len()];
+        // All of one directory at once.
+        let mut of_directories: BTreeMap<&Path, Vec<(usize, &Record, Handle)>> = BTreeMap::new();
+        for (number, record) in records.iter().enumerate() {
+            if let Some(handle) = record.handle.clone() {
+                of_directories.entry(&record.directory).or_default().push((number, record, handle));
+            }
+        }
+        for (directory, of_directory) in of_directories {
+            // Of one directory there may be snapshots of several kinds.
+            for same in of_directory.chunk_by(|(.., one), (.., other)| discriminant(one) == discriminant(other)) {
+                let handles: Vec<Handle> = same.iter().map(|(.., handle)| handle.clone()).collect();
+                let found = match self.reopen(directory, &handles[0]) {
+                    Ok(provider) => provider.spaces(&handles),
+                    Err(error) => {
+                        self.output.warning(format_args!("snapshots of {}: {error}", printable(directory)));
+                        continue;
+                    }
+                };
+                for ((number, record, _), space) in same.iter().zip(found) {
+                    match space {
+                        Ok(space) => spaces[*number] = Some(space),
+                        Err(error) => self.output.warning(format_args!("snapshot {}: {error}", record.id)),
+                    }
+                }
+            }
+        }
+        spaces
     }
 
     fn recover_adoptions(&self, lock: &Lock) -> Result<()> {

@@ -28,12 +28,12 @@ fn all_errors_are_told_with_line_and_fix_and_fail_the_check() {
         "try: write a time such as",
         "snapback.toml:3:2: the file has no key \"projct\"",
         "try: write project",
-        "2 errors",
+        "3 errors",
     ] {
         assert!(run.stderr.contains(expected), "{expected}: {}", run.stderr);
     }
     let run = environment.run(["--config", "snapback.toml", "--json", "config", "check"]);
-    let json = run.json();
+    let json = &run.json()[0];
     assert_eq!((json["errors"].as_array().unwrap().len(), json["errors"][0]["line"].as_u64()), (3, Some(2)));
 }
 

@@ -11,6 +11,7 @@ use environment::Environment;
 
 const COMMANDS: &[&str] = &[
     "",
+    "status",
     "snapshot",
     "snapshot create",
     "snapshot list",
@@ -49,9 +50,14 @@ const COMMANDS: &[&str] = &[
     "repo repair packs",
     "repo repair index",
     "repo repair backups",
+    "init",
+    "protect",
+    "catalog",
+    "catalog rebuild",
     "config",
     "config check",
     "config schema",
+    "serve",
     "completions",
 ];
 

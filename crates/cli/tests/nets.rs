@@ -293,14 +293,14 @@ fn a_full_disk_refuses_the_net_or_the_way_back_and_changes_nothing() {
     fs::File::open("/dev/urandom").unwrap().take(60_000_000).read_to_end(&mut noise).unwrap();
     fs::write(shop.directory().join("noise"), &noise).unwrap();
     let fill_to = |left: u64| {
-        let all = rustix::fs::statvfs(&shop.directory()).unwrap();
+        let all = rustix::fs::statvfs(shop.directory()).unwrap();
         let size = (all.f_bavail * all.f_frsize).saturating_sub(left);
         run("fallocate", ["-l", &size.to_string(), shop.directory().join("filler").to_str().unwrap()]);
     };
     fill_to(30_000_000);
     let refused = run_with(&["snapshot", "create", &shop.name()]);
     assert!(refused.code != 0 && refused.stderr.contains("too little room"), "{refused:?}");
-    let all = rustix::fs::statvfs(&shop.directory()).unwrap();
+    let all = rustix::fs::statvfs(shop.directory()).unwrap();
     assert!(all.f_bavail * all.f_frsize > 20_000_000, "what was stored of it is removed again");
     fs::remove_file(shop.directory().join("filler")).unwrap();
     run_with(&["snapshot", "create", &shop.name()]).succeeds();

@@ -30,8 +30,15 @@ fn systemd_understands_the_units_and_their_commands_exist() {
     let verified = verify.output().expect("systemd-analyze is needed for this test");
     let said = String::from_utf8_lossy(&verified.stderr);
     assert!(verified.status.success() && !said.contains("snapback"), "{said}");
-    assert_eq!(commands.len(), 3);
+    assert_eq!(commands.len(), 4);
+    fs::write(environment.path("snapback.toml"), "").unwrap();
     for command in commands {
-        environment.run(command.split(' ')).succeeds();
+        let mut run = environment.command();
+        run.args(command.split(' ')).env("SNAPBACK_CONFIG", environment.path("snapback.toml"));
+        // The daemon would stay.
+        if command == "serve" {
+            run.arg("--once");
+        }
+        environment::Run::from(run.output().unwrap()).succeeds();
     }
 }

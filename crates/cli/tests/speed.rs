@@ -110,3 +110,47 @@ fn clones_of_files_are_made_ten_thousand_a_second() {
     });
     assert!(clone <= Duration::from_secs(FILES as u64 / 10_000), "{clone:?}");
 }
+
+#[test]
+fn a_backup_of_ten_changes_among_eighty_thousand_files_takes_at_most_a_second() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let shop = Shop::new();
+    for directory in 0..80 {
+        let directory = shop.directory().join(format!("d{directory}"));
+        fs::create_dir(&directory).unwrap();
+        for file in 0..FILES / 80 {
+            fs::write(directory.join(format!("f{file}")), format!("{} {file}", directory.display())).unwrap();
+        }
+    }
+    let [config, password] = ["snapback.toml", "password"].map(|name| shop.environment.path(name));
+    fs::write(&password, "correct horse").unwrap();
+    fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let repository = shop.environment.path("repository");
+    let text = format!(
+        "[repository.usb]\nurl = {repository:?}\npassword-file = {password:?}\n\n[project.shop]\npaths = [{:?}]\n",
+        shop.name()
+    );
+    fs::write(&config, text).unwrap();
+    shop.environment.run(["repo", "init"]).succeeds();
+    let back_up = || {
+        let run = shop.run(["--config", config.to_str().unwrap(), "backup", "shop", "--to", "usb", "--json"]);
+        run.succeeds().json().as_array().and_then(|lines| lines.last().cloned()).unwrap()
+    };
+    back_up();
+    let mut quickest = Duration::MAX;
+    for round in 0..3 {
+        for directory in 0..10 {
+            shop.write(&format!("d{directory}/f{directory}"), &format!("changed {round}"));
+        }
+        let start = Instant::now();
+        let made = back_up();
+        quickest = quickest.min(start.elapsed());
+        assert_eq!(made["full_walk"], serde_json::Value::Null, "{made}");
+        assert_eq!(
+            (&made["files_changed"], &made["total_files_processed"]),
+            (&10.into(), &(FILES + 1).into()),
+            "{made}"
+        );
+    }
+    assert!(quickest <= Duration::from_secs(1), "{quickest:?}");
+}

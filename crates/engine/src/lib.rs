@@ -4,6 +4,7 @@
 //! - [`config`]: what a person wrote down: repositories, plans, projects
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
 //! - [`daemon`]: what runs by the clock
+//! - [`discover`]: what a server has that is worth protecting
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
 //! - [`job`]: what a run does for a project: snapshots, backups, retention, prune, check
@@ -11,6 +12,7 @@
 //! - [`net`]: a local backup where the storage has no snapshots
 //! - [`place`]: on which disks something lies, and how near two things are
 //! - [`repositories`]: from a repository in the configuration to an open one
+//! - [`protect`]: from a directory to a project with a plan and a repository
 //! - [`rollback`]: taking a directory back without anybody to ask, and going on with what was cut short
 //! - [`status`]: how well all is protected, and what needs attention
 //! - [`timeline`]: all points in time that a project can go back to
@@ -22,6 +24,7 @@ pub mod catalog;
 pub mod config;
 pub mod convert;
 pub mod daemon;
+pub mod discover;
 pub mod guard;
 pub mod hook;
 pub mod job;
@@ -30,6 +33,7 @@ pub mod nearest;
 pub mod net;
 pub mod place;
 pub mod process;
+pub mod protect;
 pub mod redact;
 pub mod repositories;
 pub mod rollback;

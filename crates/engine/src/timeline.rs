@@ -6,6 +6,7 @@
 //!
 //! Does not know how a point is shown, nor how one goes back to it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -53,7 +54,7 @@ pub enum Net {
         /// Its name in the configuration.
         repository: String,
         /// What its record says.
-        backup: KnownBackup,
+        backup: Box<KnownBackup>,
         /// Whether it was seen to be restorable.
         verified: Verified,
         /// Whether some of the files could not be read.
@@ -111,7 +112,7 @@ impl Timeline {
         for source in request.sources {
             line.add_repository(request, source, recorder, now);
         }
-        line.points.sort_by(|one, other| (other.time, other.id()).cmp(&(one.time, one.id())));
+        line.points.sort_by_key(|point| Reverse((point.time, point.id())));
         line
     }
 
@@ -120,6 +121,7 @@ impl Timeline {
             self.problems.push(format!("{error}; snapshots are shown as the catalog knows them"));
             recorder.note(Catalog::snapshots).unwrap_or_default()
         });
+        recorder.note(|catalog| catalog.sync(state));
         // One without a handle is being made, or was never finished.
         records.retain(|record| record.handle.is_some() && request.subject.has_snapshot(record));
         let spaces = (request.spaces)(&records);
@@ -152,7 +154,10 @@ impl Timeline {
             let is_incomplete = is_incomplete(&backup, &incomplete);
             let repository = source.name.to_owned();
             let time = backup.time;
-            self.points.push(Point { time, net: Net::Backup { repository, backup, verified, is_incomplete } });
+            self.points.push(Point {
+                time,
+                net: Net::Backup { repository, backup: Box::new(backup), verified, is_incomplete },
+            });
         }
     }
 

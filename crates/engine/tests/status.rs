@@ -29,6 +29,7 @@ fn repository(nearness: Nearness) -> Repository {
     Repository {
         name: "usb".to_owned(),
         url: "/mnt/usb".to_owned(),
+        arguments: "-r /mnt/usb".to_owned(),
         relation: Relation { nearness, doubt: None },
         is_in_memory: false,
         exposure: Exposure::Full,
@@ -37,6 +38,7 @@ fn repository(nearness: Nearness) -> Repository {
         size_bytes: Some(38_100_000_000),
         checked: None,
         unreachable: None,
+        is_unlisted: false,
     }
 }
 
@@ -156,6 +158,7 @@ fn what_is_missing_is_said_one_thing_at_a_time() {
     let in_memory = Repository { is_in_memory: true, ..repository(Nearness::SameMachine) };
     for (repositories, about, words) in [
         (vec![], About::Plan, "no plan backs it up"),
+        (vec![Repository { is_unlisted: true, ..empty.clone() }], About::Unseen, "which backups usb has"),
         (vec![empty], About::Coverage, "no backup yet"),
         (vec![repository(Nearness::SameFilesystem)], About::Coverage, "off this disk"),
         (vec![repository(Nearness::SameDisk)], About::Coverage, "off this disk"),
@@ -199,7 +202,7 @@ fn runs_that_are_late_failed_or_never_were_are_told_apart() {
             task(TaskKind::Check, ago(72 * HOUR)),
             About::Overdue,
             "the check of usb is overdue by 3 days",
-            "snapback repo check -r usb",
+            "snapback repo check -r /mnt/usb",
         ),
     ] {
         assert_eq!(attention(with(task)), (about, problem.to_owned(), command.to_owned()));
@@ -223,9 +226,12 @@ fn a_repository_that_cannot_be_reached_is_one_thing_to_look_at_and_not_two() {
     let (about, problem, command) = attention(with(unreachable(false, Some(ago(26 * HOUR)))));
     assert_eq!(about, About::Unreachable);
     assert_eq!(problem, "the repository usb cannot be reached for 26 h: no such directory");
-    assert_eq!(command, "snapback repo check -r usb");
+    assert_eq!(command, "snapback repo check -r /mnt/usb");
     let (_, problem, command) = attention(with(unreachable(true, None)));
-    assert_eq!((problem.as_str(), command.as_str()), ("there is no repository usb yet", "snapback repo init -r usb"));
+    assert_eq!(
+        (problem.as_str(), command.as_str()),
+        ("there is no repository usb yet", "snapback repo init -r /mnt/usb")
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::id::Id;
 use crate::manage::{self, Deleted};
 use crate::provider::{Open, Space};
-use crate::record::Record;
+use crate::record::{Purpose, Record};
 use crate::state::Lock;
 
 /// The ids of those that are to go, oldest first. One whose creation was cut short is not among them: cleaning up
@@ -93,7 +93,8 @@ pub fn warnings(
     let finished = || records.iter().filter(|record| record.handle.is_some());
     for record in finished() {
         let age = manage::age(record, now);
-        if age > limits.age {
+        // What the next backup is compared with lives from one backup to the next.
+        if age > limits.age && record.purpose != Purpose::Backup {
             warnings.push(Warning::Old { id: record.id, age_secs: age.as_secs() });
         }
         if let Some(grown) = space(record).and_then(|space| space.grown).filter(|grown| *grown > limits.grown) {

@@ -30,10 +30,14 @@ impl Place {
         loop {
             let id = Id::random();
             let (directory, tree) = paths(id);
-            DirBuilder::new().mode(0o700).recursive(true).create(&tree).map_err(Error::io("create", &tree))?;
-            let lock = File::open(&directory).map_err(Error::io("open", &directory))?;
+            let made = DirBuilder::new().mode(0o700).recursive(true).create(&tree);
+            let lock = match made.and_then(|()| File::open(&directory)) {
+                // Without a lock it looked abandoned.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                lock => lock.map_err(Error::io("create", &tree))?,
+            };
             rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(Error::io("lock", &directory))?;
-            // Between the first and the last of these it looked abandoned.
+            // Up to now it did; whoever clears it holds the lock meanwhile.
             if tree.exists() {
                 return Ok(Place { id, tree, _lock: lock });
             }
@@ -60,8 +64,13 @@ impl Drop for Place {
 
 /// Whether somebody looks at what is mounted there.
 pub(crate) fn is_in_use(id: Id) -> bool {
-    let Ok(directory) = File::open(paths(id).0) else { return false };
-    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err()
+    matches!(abandoned(id), Ok(None))
+}
+
+/// The lock of a place, if nobody else has it.
+fn abandoned(id: Id) -> io::Result<Option<File>> {
+    let directory = File::open(paths(id).0)?;
+    Ok(rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(directory))
 }
 
 /// Clears the places whose process has died.
@@ -73,7 +82,7 @@ pub(crate) fn sweep() -> Result<(), Error> {
     for entry in entries {
         let name = entry.map_err(Error::io("list", VIEWS))?.file_name();
         let Some(Ok(id)) = name.to_str().map(str::parse) else { continue };
-        if !is_in_use(id) {
+        if let Ok(Some(_lock)) = abandoned(id) {
             clear(id)?;
         }
     }
@@ -104,4 +113,29 @@ fn clear(id: Id) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_place_is_not_cleared_by_another_who_sweeps() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        sweep().unwrap();
+                        let place = Place::new().unwrap();
+                        assert!(place.path().exists());
+                        std::thread::yield_now();
+                        assert!(place.path().exists() && is_in_use(place.id()));
+                    }
+                });
+            }
+        });
+    }
 }

@@ -211,6 +211,21 @@ pub trait Provider: Send + Sync {
         let _ = from;
         Ok(None)
     }
+
+    /// What may differ between two snapshots in anything at all that an inode holds, its time of change too, so that
+    /// whoever keeps a copy of the first needs to look at nothing else to have one of the second: all names of a file with
+    /// several are told, and a directory whose entries are others is told itself, also where that is a nested subvolume's
+    /// doing. `None` if the storage cannot tell that quickly, or if it would be more than `most` paths: they are held in
+    /// memory.
+    fn dirty_paths(&self, from: &Handle, to: &Handle, most: usize) -> Result<Option<Vec<Changed>>, Error> {
+        let _ = (from, to, most);
+        Ok(None)
+    }
+
+    /// Whether [`Provider::dirty_paths`] has an answer at all: else there is no use in keeping a snapshot to ask for it.
+    fn tells_dirty_paths(&self) -> bool {
+        false
+    }
 }
 
 /// Finds the provider of a directory, of which a snapshot with this handle was made. The directory may be without its

@@ -33,10 +33,11 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Made on the way back to another one, so that the way back can itself be undone. Whoever says `latest` means none
-    /// of these: it would take them back to the very state they want to leave.
-    pub fn is_on_the_way_back(self) -> bool {
-        matches!(self, Purpose::Safety { .. } | Purpose::Undo { .. })
+    /// Whether somebody wanted to be able to return to it. Whoever says `latest` means one of these: what was made on
+    /// the way back to another one would take him back to the very state he wants to leave, and what was made for a
+    /// backup is of whatever moment the clock said, perhaps after the change that went wrong.
+    pub fn is_a_point_to_return_to(self) -> bool {
+        matches!(self, Purpose::Asked | Purpose::Guard | Purpose::Hook)
     }
 }
 

@@ -102,7 +102,8 @@ impl State {
     }
 
     /// The one that is meant: the beginning of an id, `latest`, or `latest~2` for the second before it. With a
-    /// `directory`, `latest` is the latest of it. What was kept on the way back to another one is not counted.
+    /// `directory`, `latest` is the latest of it. What was kept on the way back to another one, or was made to be read from,
+    /// is not counted.
     pub fn find(&self, name: &str, directory: Option<&Path>) -> Result<Record, Error> {
         let mut records = self.records()?;
         if let Some(rest) = name.strip_prefix("latest") {
@@ -113,8 +114,9 @@ impl State {
             };
             let is_meant = |record: &Record| directory.is_none_or(|directory| record.directory == directory);
             // One that was never finished is none.
-            records
-                .retain(|record| record.handle.is_some() && !record.purpose.is_on_the_way_back() && is_meant(record));
+            records.retain(|record| {
+                record.handle.is_some() && record.purpose.is_a_point_to_return_to() && is_meant(record)
+            });
             return records.into_iter().rev().nth(back).ok_or_else(|| Error::NoSuchSnapshot(name.to_owned()));
         }
         records.retain(|record| !name.is_empty() && record.id.to_string().starts_with(name));

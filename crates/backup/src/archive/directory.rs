@@ -133,17 +133,37 @@ pub(super) struct Complete {
 /// The parent backup's entries of one directory, asked for in the order of the names.
 pub(super) struct Previous {
     nodes: std::iter::Peekable<std::vec::IntoIter<Node>>,
+    /// Those that nobody asked for.
+    gone: Vec<Node>,
 }
 
 impl Previous {
     pub(super) fn new(tree: Option<Tree>) -> Self {
-        Previous { nodes: tree.unwrap_or_default().nodes.into_iter().peekable() }
+        Previous { nodes: tree.unwrap_or_default().nodes.into_iter().peekable(), gone: Vec::new() }
     }
 
     /// The entry of that name. Names must come in increasing order.
     pub(super) fn take(&mut self, name: &OsStr) -> Option<Node> {
-        while self.nodes.next_if(|node| &*node.name < name.as_bytes()).is_some() {}
+        while let Some(node) = self.nodes.next_if(|node| &*node.name < name.as_bytes()) {
+            self.gone.push(node);
+        }
         self.nodes.next_if(|node| &*node.name == name.as_bytes())
+    }
+
+    /// The names of all entries and those given, in their order. To be asked for before any entry is.
+    pub(super) fn names_and(&mut self, mut names: Vec<OsString>) -> Vec<OsString> {
+        let nodes: Vec<Node> = self.nodes.by_ref().collect();
+        names.extend(nodes.iter().map(|node| OsStr::from_bytes(&node.name).to_owned()));
+        self.nodes = nodes.into_iter().peekable();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The entries that nobody asked for.
+    pub(super) fn finish(mut self) -> Vec<Node> {
+        self.gone.extend(self.nodes);
+        self.gone
     }
 }
 

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::archive::targets::Target;
+use crate::attributes::Moment;
 
 /// A directory that is read in another place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +19,14 @@ pub struct Elsewhere {
     pub path: PathBuf,
     /// Where it is read; an absolute path to a directory.
     pub at: PathBuf,
+    /// When its copying began, if what lies there has inodes of its own: a clone by reflink, and not a snapshot of a volume.
+    pub copied: Option<Moment>,
 }
 
 /// All of a run, by the stored path.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    by_path: HashMap<PathBuf, PathBuf>,
+    by_path: HashMap<PathBuf, Elsewhere>,
     /// Directories that have one of them as an entry.
     above: HashSet<PathBuf>,
     /// Whether nothing is read where it is stored.
@@ -32,15 +35,15 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new(list: &[Elsewhere], targets: &Target) -> Places {
-        let by_path: HashMap<_, _> = list.iter().map(|place| (place.path.clone(), place.at.clone())).collect();
+        let by_path: HashMap<_, _> = list.iter().map(|place| (place.path.clone(), place.clone())).collect();
         let above = list.iter().filter_map(|place| place.path.parent()).map(Path::to_owned).collect();
         let everything = covers(&by_path, Path::new("/"), targets);
         Places { by_path, above, everything }
     }
 
     /// Where a directory is read, if it is somewhere else.
-    pub(super) fn of(&self, path: &Path) -> Option<&Path> {
-        if self.by_path.is_empty() { None } else { self.by_path.get(path).map(PathBuf::as_path) }
+    pub(super) fn of(&self, path: &Path) -> Option<&Elsewhere> {
+        if self.by_path.is_empty() { None } else { self.by_path.get(path) }
     }
 
     /// Whether an entry of this directory is somewhere else.
@@ -49,7 +52,7 @@ impl Places {
     }
 
     /// As [`Places::of`], for an entry of a directory.
-    pub(super) fn of_entry(&self, directory: &Path, name: &OsStr) -> Option<&Path> {
+    pub(super) fn of_entry(&self, directory: &Path, name: &OsStr) -> Option<&Elsewhere> {
         self.of(&directory.join(name))
     }
 
@@ -60,7 +63,7 @@ impl Places {
     }
 }
 
-fn covers(places: &HashMap<PathBuf, PathBuf>, path: &Path, target: &Target) -> bool {
+fn covers(places: &HashMap<PathBuf, Elsewhere>, path: &Path, target: &Target) -> bool {
     places.contains_key(path)
         || match target {
             Target::Whole => false,
@@ -74,7 +77,8 @@ mod tests {
     use crate::archive::targets;
 
     fn places(list: &[&str], targets: &[&str]) -> Places {
-        let list: Vec<_> = list.iter().map(|path| Elsewhere { path: path.into(), at: "/x".into() }).collect();
+        let list: Vec<_> =
+            list.iter().map(|path| Elsewhere { path: path.into(), at: "/x".into(), copied: None }).collect();
         let targets: Vec<_> = targets.iter().map(PathBuf::from).collect();
         Places::new(&list, &targets::tree(&targets))
     }
@@ -90,7 +94,7 @@ mod tests {
     #[test]
     fn a_place_is_found_by_its_own_path_and_by_the_directory_it_is_in() {
         let places = places(&["/srv/shop"], &["/srv/shop"]);
-        assert_eq!(places.of(Path::new("/srv/shop")), Some(Path::new("/x")));
+        assert_eq!(places.of(Path::new("/srv/shop")).map(|place| &*place.at), Some(Path::new("/x")));
         assert_eq!(places.of(Path::new("/srv/shop/a")), None);
         assert!(places.any_in(Path::new("/srv")) && !places.any_in(Path::new("/srv/shop")));
     }

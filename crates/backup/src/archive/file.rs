@@ -11,6 +11,7 @@ use repository::tree::Node;
 use rustix::fs::{Mode, OFlags, SeekFrom, openat, seek};
 use rustix::io::Errno;
 
+use crate::archive::copied::with_identity;
 use crate::archive::job::{ChunkJob, FileJob, OpenFile};
 use crate::archive::worker::Worker;
 use crate::attributes::{Entry, Stat, extended_attributes, node_from};
@@ -35,7 +36,9 @@ impl Worker<'_> {
         };
         // What was opened may be another file than the one that was listed.
         let stat = match Stat::of(open.as_fd()) {
-            Ok(stat) if stat.mode & S_IFMT == S_IFREG => stat,
+            Ok(stat) if stat.mode & S_IFMT == S_IFREG => {
+                job.identity.map_or(stat, |listed| with_identity(stat, &listed))
+            }
             Ok(_) => {
                 self.run.source_unsteady(&job.place.path(), &"it is no regular file any more");
                 return self.entry_is_missing(&job.place);

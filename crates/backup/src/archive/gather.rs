@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use repository::blob::BlobKind;
 use repository::id::Id;
-use repository::tree::{Node, NodeKind, TreeEncoder};
-use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
+use repository::tree::{Node, NodeKind, Tree};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, fstatfs, openat};
 use rustix::io::Errno;
 
-use crate::archive::directory::{Complete, Directory, Place, Previous, subtree};
+use crate::archive::changed::Doubt;
+use crate::archive::copied::Original;
+use crate::archive::directory::{Directory, Place, Previous, subtree};
 use crate::archive::job::{DirectoryJob, FileJob};
 use crate::archive::targets::Target;
 use crate::archive::worker::Worker;
@@ -24,12 +26,13 @@ const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 impl Worker<'_> {
     /// Lists one directory. Entries that are as in the parent backup are taken over, the others become jobs.
     pub(super) fn directory(&mut self, job: DirectoryJob) {
-        let DirectoryJob { directory, above, target, device } = job;
+        let DirectoryJob { directory, above, target, device, doubt, original } = job;
+        self.run.count_look();
         let whole = matches!(target, Target::Whole);
         let path = directory.path_of(OsStr::new(""));
         let elsewhere = self.run.places.of(&path);
-        let opened = open(&directory, above.as_deref(), elsewhere, whole);
-        let (open, stat) = match opened.and_then(|open| Stat::of(open.as_fd()).map(|stat| (open, stat))) {
+        let opened = open(&directory, above.as_deref(), elsewhere.map(|place| &*place.at), whole);
+        let (open, stat) = match opened.and_then(|open| stat(&open, above.as_deref()).map(|stat| (open, stat))) {
             Ok(opened) => opened,
             Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) if !directory.is_root() => {
                 self.run.source_unsteady(&path, &format_args!("cannot open the directory: {error}"));
@@ -40,11 +43,22 @@ impl Worker<'_> {
                 return self.directory_is_missing(&directory);
             }
         };
+        let original = match elsewhere {
+            Some(place) => place.copied.and_then(|copied| Original::root(above.as_deref(), &directory, copied)),
+            None => original.and_then(|above| above.below(&directory, &stat)),
+        };
+        let stat = original.iter().fold(stat, |stat, original| original.of_itself(stat));
         let is_cache = whole && self.run.options.exclude_caches && is_cache(&open);
+        let previous = self.previous(&directory);
+        // What the parent does not have cannot be taken over from it, and a tag speaks for all entries.
+        let is_tag_in_doubt = self.run.options.exclude_caches && doubt.has(OsStr::new("CACHEDIR.TAG"));
+        let doubt = if previous.is_none() || is_tag_in_doubt { Doubt::All } else { doubt };
+        let mut previous = Previous::new(previous);
         let names = match target {
             Target::Whole if is_cache => vec![OsString::from("CACHEDIR.TAG")],
             // A mount point belongs to the backup, what is mounted there does not.
             Target::Whole if device.is_some_and(|device| device != stat.device) => Vec::new(),
+            Target::Whole if !doubt.lists() => previous.names_and(doubt.names()),
             Target::Whole => match list(&open) {
                 Ok(names) => names,
                 Err(error) => {
@@ -69,7 +83,10 @@ impl Worker<'_> {
             directory: &directory,
             open: &open,
             device,
-            previous: self.previous(&directory),
+            previous,
+            doubt,
+            original,
+            has_roots: self.run.changes.any_in(&path),
             has_places: self.run.places.any_in(&path),
             targets: match target {
                 Target::Whole => None,
@@ -85,7 +102,8 @@ impl Worker<'_> {
             }
             self.entry(&mut gathering, &path, name);
         }
-        let Gathering { entries, files, directories, .. } = gathering;
+        let Gathering { entries, files, directories, previous, .. } = gathering;
+        self.see_gone(previous.finish());
         directory.expect(node, entries, files.len() + directories.len());
         self.run.queue.push(files, directories);
         self.directory_is_listed(&directory);
@@ -101,35 +119,70 @@ impl Worker<'_> {
         node
     }
 
-    fn previous(&mut self, directory: &Directory) -> Previous {
-        let Some(id) = directory.previous else { return Previous::new(None) };
+    fn previous(&mut self, directory: &Directory) -> Option<Tree> {
+        let id = directory.previous?;
         match self.reader.load_tree(&id) {
-            Ok(tree) => Previous::new(Some(tree)),
+            Ok(tree) => Some(tree),
             Err(error) => {
                 let path = directory.path_of(OsStr::new(""));
                 let text = format!("{}: read as if it were new, because {error}", path.display());
                 self.run.options.progress.warning(&text);
-                Previous::new(None)
+                None
             }
         }
     }
 
     fn entry(&mut self, gathering: &mut Gathering<'_>, directory: &std::path::Path, name: OsString) {
+        // In the order of the names, which is that of the parent's tree.
+        let previous = gathering.previous.take(&name);
+        let changes = &self.run.changes;
+        let doubt = match changes.of_entry(&gathering.doubt, gathering.has_roots, directory, &name) {
+            None if let Some(node) = &previous
+                && self.can_be_taken_over(node, &gathering.doubt) =>
+            {
+                return gathering.entries.extend(previous.map(Some));
+            }
+            doubt => doubt.unwrap_or(Doubt::All),
+        };
+        self.run.count_look();
+        let gone = previous.as_ref().and_then(|node| self.see(node));
+        let is_descended = self.look(gathering, directory, name, previous, doubt);
+        if let Some(subtree) = gone.filter(|_| !is_descended) {
+            self.run.seen.below(subtree, &mut self.reader);
+        }
+    }
+
+    /// Looks at an entry; whether it is a directory that will be looked into.
+    fn look(
+        &mut self,
+        gathering: &mut Gathering<'_>,
+        directory: &std::path::Path,
+        name: OsString,
+        previous: Option<Node>,
+        doubt: Doubt,
+    ) -> bool {
         let entry = Entry { dir: gathering.open.as_fd(), name: name.as_bytes(), dir_path: directory };
         let elsewhere = if gathering.has_places { self.run.places.of_entry(directory, &name) } else { None };
         let stat = match elsewhere {
-            Some(place) => Stat::at(Entry { dir: CWD, name: place.as_os_str().as_bytes(), dir_path: directory }),
+            Some(place) => Stat::at(Entry { dir: CWD, name: place.at.as_os_str().as_bytes(), dir_path: directory }),
             None => Stat::at(entry),
         };
         let stat = match stat {
             Ok(stat) => stat,
+            // Not listed, but told: it is gone.
+            Err(error) if gathering.is_told() && error.source.kind() == std::io::ErrorKind::NotFound => return false,
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
-                return self.run.source_unsteady(&error.path, &error.source);
+                self.run.source_unsteady(&error.path, &error.source);
+                return false;
             }
-            Err(error) => return self.run.source_error(&error.path, &error.source),
+            Err(error) => {
+                self.run.source_error(&error.path, &error.source);
+                return false;
+            }
         };
+        let stat = gathering.original.iter().fold(stat, |stat, original| original.of_entry(name.as_bytes(), stat));
         let target = match &mut gathering.targets {
-            None if self.is_excluded(directory, &name, &stat) => return,
+            None if self.is_excluded(directory, &name, &stat) => return false,
             None => Target::Whole,
             Some(below) => below.remove(&name).unwrap_or(Target::Whole),
         };
@@ -139,8 +192,6 @@ impl Worker<'_> {
             // another place must be one.
             _ => S_IFDIR,
         };
-        // The order of the names is that of the parent's tree, also where an entry is skipped here.
-        let previous = gathering.previous.take(&name);
         let position = gathering.entries.len();
         let place = || Place { directory: Arc::clone(gathering.directory), position, name: name.clone() };
         match kind {
@@ -148,8 +199,10 @@ impl Worker<'_> {
                 let below = Directory::below(&place(), subtree(previous.as_ref()));
                 let above = Some(Arc::clone(gathering.open));
                 let device = gathering.device;
-                gathering.directories.push(DirectoryJob { directory: below, above, target, device });
+                let original = gathering.original.clone();
+                gathering.directories.push(DirectoryJob { directory: below, above, target, device, doubt, original });
                 gathering.entries.push(None);
+                return true;
             }
             S_IFREG => match previous {
                 Some(node) if self.is_unchanged(&node, &stat) => {
@@ -159,7 +212,8 @@ impl Worker<'_> {
                 previous => {
                     let is_new = previous.is_none();
                     let above = Arc::clone(gathering.open);
-                    gathering.files.push(FileJob { place: place(), above, is_new });
+                    let identity = gathering.original.is_some().then_some(stat);
+                    gathering.files.push(FileJob { place: place(), above, is_new, identity });
                     gathering.entries.push(None);
                 }
             },
@@ -170,7 +224,10 @@ impl Worker<'_> {
                 if node.kind == NodeKind::Symlink {
                     match link_target(entry) {
                         Ok(target) => node.link_target = target,
-                        Err(error) => return self.run.source_error(&error.path, &error.source),
+                        Err(error) => {
+                            self.run.source_error(&error.path, &error.source);
+                            return false;
+                        }
                     }
                 }
                 node.extended_attributes = extended_attributes(entry, None, &mut |error| {
@@ -178,6 +235,35 @@ impl Worker<'_> {
                 });
                 gathering.entries.push(Some(node));
             }
+        }
+        false
+    }
+
+    /// Whether an entry of the parent, of which nothing is in doubt, is as good as a look.
+    fn can_be_taken_over(&self, node: &Node, directory: &Doubt) -> bool {
+        let is_complete = match node.kind {
+            NodeKind::File => node.content.as_ref().is_some_and(|content| self.run.has_all(content)),
+            // What btrfs shows in the place of a nested subvolume has the times of the directory it is in.
+            NodeKind::Dir if node.inode == SUBVOLUME_STUB && directory.lists() => false,
+            NodeKind::Dir => node.subtree.is_some_and(|tree| self.run.index.contains(BlobKind::Tree, &tree)),
+            NodeKind::Symlink | NodeKind::BlockDevice | NodeKind::CharDevice | NodeKind::Fifo => true,
+            NodeKind::Socket | NodeKind::Other(_) => false,
+        };
+        is_complete && node.error.is_empty()
+    }
+
+    /// Counts what the parent has where the run looks. Gives the tree below it, which is counted when it is gone.
+    fn see(&self, node: &Node) -> Option<Id> {
+        if !self.run.changes.any() {
+            return None;
+        }
+        self.run.seen.entry(node);
+        node.subtree
+    }
+
+    fn see_gone(&mut self, nodes: Vec<Node>) {
+        for subtree in nodes.iter().filter_map(|node| self.see(node)).collect::<Vec<_>>() {
+            self.run.seen.below(subtree, &mut self.reader);
         }
     }
 
@@ -219,43 +305,6 @@ impl Worker<'_> {
             && same(node.ctime, stat.ctime)
             && node.content.as_ref().is_some_and(|content| self.run.has_all(content))
     }
-
-    /// Stores a directory of which nothing is missing, and goes on with those above as far as they are complete.
-    pub(super) fn complete(&mut self, directory: &Arc<Directory>, complete: Complete) {
-        let mut directory = Arc::clone(directory);
-        let mut complete = complete;
-        loop {
-            let Some(id) = self.store_tree(&directory, complete.entries) else { return };
-            if directory.is_root() {
-                return self.run.end(id);
-            }
-            let node = complete.node.map(|node| Node { subtree: Some(id), ..node });
-            match directory.rise(node) {
-                Some((above, Some(next))) => (directory, complete) = (above, next),
-                _ => return,
-            }
-        }
-    }
-
-    fn store_tree(&mut self, directory: &Directory, entries: Vec<Node>) -> Option<Id> {
-        let mut tree = TreeEncoder::new();
-        for node in &entries {
-            if let Err(error) = tree.push(node) {
-                let path = directory.path_of(OsStr::from_bytes(&node.name));
-                self.run.source_error(&path, &error);
-            }
-        }
-        match self.saver.save(BlobKind::Tree, &tree.finish()) {
-            Ok(saved) => {
-                self.run.count_directory(directory, saved.id);
-                Some(saved.id)
-            }
-            Err(error) => {
-                self.run.fail(error);
-                None
-            }
-        }
-    }
 }
 
 const S_IFMT: u32 = 0o170_000;
@@ -263,12 +312,22 @@ const S_IFREG: u32 = 0o100_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFSOCK: u32 = 0o140_000;
 
+/// The inode number of what btrfs shows, in a snapshot, where a nested subvolume was: an empty directory that was made this
+/// moment (`new_simple_dir` in fs/btrfs/inode.c).
+const SUBVOLUME_STUB: u64 = 2;
+/// statfs(2).
+const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
+
 /// A directory whose entries are looked at.
 struct Gathering<'a> {
     directory: &'a Arc<Directory>,
     open: &'a Arc<OwnedFd>,
     device: Option<u64>,
     previous: Previous,
+    doubt: Doubt,
+    original: Option<Arc<Original>>,
+    /// Whether changes of some entries are known by themselves.
+    has_roots: bool,
     /// Whether some entries are read somewhere else.
     has_places: bool,
     /// What was asked for here; `None` where everything was.
@@ -276,6 +335,13 @@ struct Gathering<'a> {
     entries: Vec<Option<Node>>,
     files: Vec<FileJob>,
     directories: Vec<DirectoryJob>,
+}
+
+impl Gathering<'_> {
+    /// Whether the names come from the parent and from what was told, and not from a listing.
+    fn is_told(&self) -> bool {
+        self.targets.is_none() && !self.doubt.lists()
+    }
 }
 
 /// What is on the way to a target may be a link; what lies below one must be what was listed.
@@ -296,6 +362,18 @@ fn open(
         // Only the owner may leave the access time alone.
         Err(Errno::PERM) => open(flags),
         opened => opened,
+    }
+}
+
+fn stat(open: &OwnedFd, above: Option<&OwnedFd>) -> Result<Stat, Errno> {
+    let stat = Stat::of(open.as_fd())?;
+    match above {
+        Some(above) if stat.inode == SUBVOLUME_STUB && fstatfs(open)?.f_type as u64 == BTRFS_SUPER_MAGIC => {
+            // Its own times are those of the look, and would make each tree another one.
+            let above = Stat::of(above.as_fd())?;
+            Ok(Stat { mtime: above.mtime, ctime: above.ctime, ..stat })
+        }
+        _ => Ok(stat),
     }
 }
 

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use repository::id::Id;
 use repository::tree::Node;
 
+use crate::archive::changed::Doubt;
+use crate::archive::copied::Original;
 use crate::archive::directory::{Directory, Place};
 use crate::archive::targets::Target;
 use crate::attributes::Stat;
@@ -25,6 +27,10 @@ pub(super) struct DirectoryJob {
     pub(super) target: Target,
     /// The file system of the target it belongs to.
     pub(super) device: Option<u64>,
+    /// What of it has to be looked at.
+    pub(super) doubt: Doubt,
+    /// Of what the directory above is a copy.
+    pub(super) original: Option<Arc<Original>>,
 }
 
 /// A regular file to be read.
@@ -33,6 +39,8 @@ pub(super) struct FileJob {
     pub(super) above: Arc<OwnedFd>,
     /// Whether the parent backup has a file there.
     pub(super) is_new: bool,
+    /// Of what it is a copy, as far as that is certain.
+    pub(super) identity: Option<Stat>,
 }
 
 /// A piece of a file, to be stored.

@@ -4,8 +4,13 @@
 //! stores it, up to the root; so no thread waits for another, and memory is bounded by the depth of the tree, not its
 //! size. One file that cannot be read never stops a backup: it is named, counted and left out.
 //!
+//! Where a caller knows what changed since the parent backup ([`Changed`]), everything else is taken over from the
+//! parent's trees without a look.
+//!
 //! Does not know of snapshots and databases.
 
+mod changed;
+mod copied;
 mod directory;
 mod elsewhere;
 mod file;
@@ -13,8 +18,10 @@ mod gather;
 mod job;
 mod queue;
 mod run;
+mod store;
 mod stream;
 mod targets;
+mod totals;
 mod worker;
 
 use std::path::PathBuf;
@@ -32,12 +39,15 @@ use crate::attributes::{Context, Zone};
 use crate::patterns::Patterns;
 use crate::progress::Progress;
 
+use changed::Changes;
 use directory::Directory;
 use elsewhere::Places;
 use job::DirectoryJob;
 use run::Run;
+use totals::Totals;
 use worker::Worker;
 
+pub use changed::{Base, Changed, Dirty};
 pub use elsewhere::Elsewhere;
 pub use stream::{StreamError, StreamOptions, archive_stream};
 pub use targets::absolute;
@@ -58,6 +68,8 @@ pub struct Options<'a> {
     pub one_file_system: bool,
     /// Root tree of the backup to compare with.
     pub parent: Option<Id>,
+    /// What may have changed since the parent, if that is known.
+    pub changed: Option<Changed>,
     /// In which times are written.
     pub zone: Zone,
     /// Who watches.
@@ -77,6 +89,12 @@ pub struct Outcome {
     pub unsteady: u64,
     /// What was added to the repository.
     pub added: Added,
+    /// What later runs may go on from, if they know what changed; `None` where something could not be read.
+    pub base: Option<Base>,
+    /// Names and directories that the run has looked at.
+    pub looked_at: u64,
+    /// Whether the run went by [`Options::changed`].
+    pub went_by_changes: bool,
 }
 
 /// Backs up the paths. Everything is durable when it returns; the record is the caller's to write.
@@ -90,10 +108,15 @@ pub fn archive(
     let target = targets::tree(&options.paths);
     let places = Places::new(&options.elsewhere, &target);
     let context = Context::new(options.zone.clone());
-    let run = Run::new(options, places, context, index, repository.chunker(), workers);
+    let changes = Changes::new(options, &places);
+    let doubt = changes.root();
+    let run = Run::new(options, places, changes, context, index, repository.chunker(), workers);
     let writer = BlobWriter::new(repository, index, destination);
     let root = Directory::root(options.parent);
-    run.queue.push(Vec::new(), vec![DirectoryJob { directory: root, above: None, target, device: None }]);
+    run.queue.push(
+        Vec::new(),
+        vec![DirectoryJob { directory: root, above: None, target, device: None, doubt, original: None }],
+    );
     std::thread::scope(|scope| {
         for number in 0..workers {
             let worker = Worker {
@@ -117,23 +140,35 @@ pub fn archive(
     let (tree, added) = added?;
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let counts = &run.counts;
-    let files = [&counts.files_new, &counts.files_changed, &counts.files_unmodified].map(load);
+    let [files_new, files_changed, files_unmodified] =
+        [&counts.files_new, &counts.files_changed, &counts.files_unmodified].map(load);
+    let [dirs_new, dirs_changed, dirs_unmodified] =
+        [&counts.dirs_new, &counts.dirs_changed, &counts.dirs_unmodified].map(load);
+    let found = Totals {
+        files: files_new + files_changed + files_unmodified,
+        bytes: load(&counts.bytes),
+        directories: dirs_new + dirs_changed + dirs_unmodified,
+    };
+    let totals = run.totals(found);
     let summary = Summary {
-        files_new: files[0],
-        files_changed: files[1],
-        files_unmodified: files[2],
-        dirs_new: load(&counts.dirs_new),
-        dirs_changed: load(&counts.dirs_changed),
-        dirs_unmodified: load(&counts.dirs_unmodified),
+        files_new,
+        files_changed,
+        files_unmodified: totals.files.saturating_sub(files_new + files_changed),
+        dirs_new,
+        dirs_changed,
+        dirs_unmodified: totals.directories.saturating_sub(dirs_new + dirs_changed),
         data_blobs: added.data_blobs,
         tree_blobs: added.tree_blobs,
         data_added: added.plain_bytes,
         data_added_packed: added.stored_bytes,
-        total_files_processed: files.iter().sum(),
-        total_bytes_processed: load(&counts.bytes),
+        total_files_processed: totals.files,
+        total_bytes_processed: totals.bytes,
         ..Summary::default()
     };
-    Ok(Outcome { tree: Some(tree), summary, errors: load(&counts.errors), unsteady: load(&counts.unsteady), added })
+    let (errors, unsteady) = (load(&counts.errors), load(&counts.unsteady));
+    let base = (errors == 0).then(|| run.base(tree, totals));
+    let (looked_at, went_by_changes) = (load(&counts.looked_at), run.changes.any());
+    Ok(Outcome { tree: Some(tree), summary, errors, unsteady, added, base, looked_at, went_by_changes })
 }
 
 /// The newest backup of the host that has all of the paths: what a new one is compared with.

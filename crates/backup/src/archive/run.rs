@@ -13,9 +13,11 @@ use repository::id::Id;
 use repository::index::Index;
 
 use crate::archive::Options;
+use crate::archive::changed::{Base, Changes, choice};
 use crate::archive::directory::Directory;
 use crate::archive::elsewhere::Places;
 use crate::archive::queue::Queue;
+use crate::archive::totals::{Seen, Totals};
 use crate::attributes::{Context, Moment, Stat};
 
 /// Buffers kept for the pieces of large files; more may be in use.
@@ -26,6 +28,9 @@ const MAX_SPARE_BYTES: usize = 2 << 20;
 pub(super) struct Run<'a> {
     pub(super) options: &'a Options<'a>,
     pub(super) places: Places,
+    pub(super) changes: Changes,
+    /// Of the parent.
+    pub(super) seen: Seen,
     pub(super) context: Context,
     pub(super) index: &'a Index,
     pub(super) chunker: Chunker,
@@ -49,6 +54,7 @@ pub(super) struct Counts {
     pub(super) bytes: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) unsteady: AtomicU64,
+    pub(super) looked_at: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) {
@@ -59,6 +65,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(
         options: &'a Options<'a>,
         places: Places,
+        changes: Changes,
         context: Context,
         index: &'a Index,
         chunker: Chunker,
@@ -67,6 +74,8 @@ impl<'a> Run<'a> {
         Run {
             options,
             places,
+            changes,
+            seen: Seen::default(),
             context,
             index,
             chunker,
@@ -118,6 +127,24 @@ impl<'a> Run<'a> {
             self.fail(Error::Cancelled);
         }
         self.stopped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn count_look(&self) {
+        count(&self.counts.looked_at);
+    }
+
+    /// Of the whole backup, from what was counted.
+    pub(super) fn totals(&self, found: Totals) -> Totals {
+        match self.options.changed.as_ref().filter(|_| self.changes.any()) {
+            Some(changed) => self.seen.totals(&changed.base, found),
+            None => found,
+        }
+    }
+
+    /// What the run's tree is, for a later run.
+    pub(super) fn base(&self, tree: Id, totals: Totals) -> Base {
+        let Totals { files, bytes, directories } = totals;
+        Base { tree, choice: choice(self.options, &self.places), files, bytes, directories }
     }
 
     pub(super) fn count_unmodified(&self, bytes: u64) {

@@ -122,7 +122,7 @@ pub fn archive_stream(
         total_bytes_processed: bytes,
         ..Summary::default()
     };
-    Ok(Outcome { tree: Some(tree), summary, errors: 0, unsteady: 0, added })
+    Ok(Outcome { tree: Some(tree), summary, added, ..Outcome::default() })
 }
 
 fn names(path: &Path) -> Option<Vec<&[u8]>> {

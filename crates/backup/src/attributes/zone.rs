@@ -33,6 +33,11 @@ impl Zone {
         Self::new(TimeZone::UTC)
     }
 
+    /// From when on which offset is in force, from 1970 to 2100: what tells zones apart in nearly all files' times.
+    pub(crate) fn offsets(&self) -> &[(i64, i16)] {
+        &self.changes
+    }
+
     /// Minutes east of UTC that local time was at `unix_secs`. Beyond the years -9999 to 9999, as at their ends.
     pub fn offset_minutes(&self, unix_secs: i64) -> i16 {
         if !TABLE.contains(&unix_secs) {

@@ -72,6 +72,11 @@ impl Patterns {
         self.lists.iter().flat_map(|list| &list.patterns).map(|pattern| &*pattern.text)
     }
 
+    /// What tells them from others: each list, and whether it ignores case.
+    pub(crate) fn as_given(&self) -> impl Iterator<Item = (bool, Vec<&str>)> {
+        self.lists.iter().map(|list| (list.ignore_case, list.patterns.iter().map(|pattern| &*pattern.text).collect()))
+    }
+
     /// Whether a path, or a directory above it, matches. Paths are absolute, without `.` and `..`.
     pub fn matches(&self, path: &Path, is_directory: bool) -> bool {
         self.lists.iter().any(|list| list.matches(path.as_os_str().as_bytes(), is_directory))

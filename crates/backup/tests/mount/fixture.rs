@@ -132,6 +132,7 @@ impl Fixture {
         let options = archive::Options {
             paths: vec![self.source()],
             elsewhere: Vec::new(),
+            changed: None,
             exclude: None,
             exclude_caches: false,
             exclude_larger_than: None,

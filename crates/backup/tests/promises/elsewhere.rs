@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use backup::archive::Elsewhere;
+use backup::attributes::Moment;
 use backup::patterns::Patterns;
 use repository::Repository;
 use repository::id::Id;
@@ -13,7 +14,7 @@ use repository::storage::memory::Memory;
 use repository::tree::Tree;
 
 use crate::support::disk::Disk;
-use crate::support::{Made, Scratch, Watch, back_up, back_up_with, fill, init, tree_of};
+use crate::support::{Made, Scratch, Watch, back_up, back_up_with, below, bring_back, fill, init, now, tree_of};
 
 fn run(program: &str, arguments: &[&Path]) {
     let said = Command::new(program).args(arguments).output().unwrap();
@@ -31,7 +32,8 @@ fn snapshot(of: &Path, to: &Path) {
 fn read_from(repository: &Arc<Repository>, path: &Path, places: &[(&Path, &Path)], parent: Option<Id>) -> Made {
     let watch = Watch::default();
     let made = back_up_with(repository, &[path], parent, &watch, |options| {
-        let place = |(path, at): &(&Path, &Path)| Elsewhere { path: path.to_path_buf(), at: at.to_path_buf() };
+        let place =
+            |(path, at): &(&Path, &Path)| Elsewhere { path: path.to_path_buf(), at: at.to_path_buf(), copied: None };
         options.elsewhere = places.iter().map(place).collect();
         options.exclude = Some(Patterns::new([&*format!("{}/cache", path.display())]).unwrap());
     });
@@ -166,9 +168,69 @@ fn a_place_that_is_no_directory_is_an_error() {
     for place in ["file", "nothing"] {
         let watch = Watch::default();
         let made = back_up_with(&repository, &[&path], None, &watch, |options| {
-            options.elsewhere = vec![Elsewhere { path: path.clone(), at: source.path().join(place) }];
+            options.elsewhere = vec![Elsewhere { path: path.clone(), at: source.path().join(place), copied: None }];
         });
         let made = made.unwrap();
         assert_eq!((made.outcome.errors, made.outcome.summary.total_files_processed), (1, 0), "{:?}", watch.errors());
     }
+}
+
+/// A copy with inodes of its own, and when it was begun.
+fn copy(path: &Path, to: &Path) -> Moment {
+    // So that nothing that was done before seems to have been done since.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let begun = now();
+    run("cp", &["-aT".as_ref(), path, to]);
+    Moment { secs: begun.secs, nanos: begun.nanos }
+}
+
+#[test]
+fn of_copies_what_did_not_change_is_taken_over_and_bears_the_live_identity() {
+    let Some(disk) = Disk::mount("ext4", 60) else { return };
+    let path = disk.path().join("shop");
+    fs::create_dir_all(path.join("a/b")).unwrap();
+    for (name, content) in [("one", "1"), ("a/two", "2"), ("a/b/three", "3"), ("a/b/four", "4")] {
+        fs::write(path.join(name), content).unwrap();
+    }
+    fs::hard_link(path.join("a/two"), path.join("same")).unwrap();
+    std::os::unix::fs::symlink("a", path.join("link")).unwrap();
+    let repository = init(Arc::new(Memory::new()));
+    let back_up = |copied: Option<(&Path, Moment)>, parent| {
+        let watch = Watch::default();
+        let made = back_up_with(&repository, &[&path], parent, &watch, |options| {
+            let place =
+                |(at, copied): (&Path, _)| Elsewhere { path: path.clone(), at: at.into(), copied: Some(copied) };
+            options.elsewhere = copied.into_iter().map(place).collect();
+        });
+        watch.assert_silent();
+        made.unwrap()
+    };
+    let tree = |made: &Made| tree_of(&repository, made.tree, &path);
+
+    let live = back_up(None, None);
+    let copies = ["copy 1", "copy 2"].map(|name| disk.path().join(name));
+    let begun = copy(&path, &copies[0]);
+    let first = back_up(Some((&copies[0], begun)), Some(live.tree));
+    assert_eq!((tree(&first), first.outcome.summary.files_changed), (tree(&live), 0));
+    assert_eq!(tree(&back_up(Some((&copies[0], begun)), None)), tree(&live));
+
+    // Of the same size and time, and yet others: one written, two exchanged.
+    let begun = copy(&path, &copies[1]);
+    let before = fs::metadata(path.join("one")).unwrap().modified().unwrap();
+    fs::write(path.join("one"), "x").unwrap();
+    fs::File::options().write(true).open(path.join("one")).unwrap().set_modified(before).unwrap();
+    fs::rename(path.join("a/b"), path.join("a/c")).unwrap();
+    fs::create_dir(path.join("a/b")).unwrap();
+    fs::write(path.join("a/b/three"), "y").unwrap();
+    let second = back_up(Some((&copies[1], begun)), Some(first.tree));
+    let target = Scratch::new();
+    bring_back(&repository, second.tree, target.path());
+    let restored = |name| fs::read_to_string(below(target.path(), &path).join(name)).unwrap();
+    assert_eq!(["one", "a/two", "a/b/three", "a/b/four"].map(restored), ["1", "2", "3", "4"]);
+    // Never again taken for what is live now.
+    let third = back_up(None, Some(second.tree));
+    let target = Scratch::new();
+    bring_back(&repository, third.tree, target.path());
+    let restored = |name| fs::read_to_string(below(target.path(), &path).join(name)).unwrap();
+    assert_eq!(["one", "a/two", "a/b/three", "a/c/three"].map(restored), ["x", "2", "y", "3"]);
 }

@@ -8,7 +8,8 @@ use engine::catalog::{self, Catalog, Rebuilt, Recorder};
 use engine::redact;
 use serde::Serialize;
 
-use crate::configured::{self, Repositories};
+use crate::configuration;
+use crate::configured::Repositories;
 use crate::error::Code;
 use crate::global::Global;
 use crate::human;
@@ -56,16 +57,12 @@ struct RepositoryDocument<'a> {
 
 fn rebuild(global: &Global, output: &Output) -> Result<ExitCode> {
     let session = Session::open(global, output)?;
-    let configuration = configured::find(global)?;
+    let configuration = configuration::load_if_any(global)?;
     let path = session.state.root().join(catalog::FILE_NAME);
     let catalog = Catalog::open(path, session.now)?;
     let moved = catalog.take_moved();
     for moved in &moved {
-        output.message(format_args!(
-            "the catalog was damaged ({}); it is now {}",
-            moved.reason,
-            printable(&moved.to)
-        ));
+        output.message(format_args!("the catalog was damaged ({}); it is now {}", moved.reason, printable(&moved.to)));
     }
     let repositories = Repositories::of(configuration.as_ref());
     let rebuilt = repositories.with_sources(|sources| catalog.rebuild(&session.state, sources, session.now))?;
@@ -113,4 +110,10 @@ fn show(rebuilt: &Rebuilt, output: &Output) -> Result<()> {
 pub(crate) fn recorder<'a>(session: &Session<'_>, output: &'a Output) -> Recorder<'a> {
     let path = session.state.root().join(catalog::FILE_NAME);
     Recorder::open(&path, session.now, move |text| output.warning(text))
+}
+
+/// Tells the catalog what snapshots and guards there are now. That it cannot be told is said, and nothing else.
+pub(crate) fn sync(global: &Global, output: &Output) {
+    let Ok(session) = Session::open(global, output) else { return };
+    recorder(&session, output).note(|catalog| catalog.sync(&session.state));
 }

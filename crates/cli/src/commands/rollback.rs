@@ -29,8 +29,9 @@ const HOLDERS_SHOWN: usize = 20;
 /// Take a directory back to a snapshot, live and mounted, as a whole.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Shows first what will be lost since, and who uses the directory, and asks. The present state is kept as
-a snapshot for a day: --undo returns to it. A project's units and probe are taken from the configuration. `snapback snapshot undo` brings back single files instead.")]
+Shows first what will be lost since, and who uses the directory, and asks. The present state is kept
+as a snapshot for a day: --undo returns to it. Units and probe of a project are those of the
+configuration. `snapback snapshot undo` brings back single files instead.")]
 pub(crate) struct Command {
     /// To which, or a project, to its newest; with --undo, a project or directory (the last that was rolled back, if
     /// none is given)

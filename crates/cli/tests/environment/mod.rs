@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a lock must be fresh")]
 
 pub mod btrfs;
+pub mod daemon;
 pub mod killed;
 pub mod terminal;
 

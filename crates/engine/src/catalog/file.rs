@@ -22,9 +22,12 @@ use rustix::io::Errno;
 
 use super::error::{Error, Verdict, judge};
 use super::schema;
+use super::tidy::tidy;
 
 /// How long to wait for others; they hold it for milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a file is opened that is not there any more a moment later.
+const TRIES: u32 = 5;
 /// How often the whole file is looked through, in milliseconds.
 const CHECK_EVERY: i64 = 24 * 3600 * 1000;
 
@@ -43,7 +46,7 @@ impl Identity {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: Connection,
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Identity,
     /// Where a damaged one went, and what was wrong with it.
     pub(super) moved: Option<(PathBuf, String)>,
 }
@@ -51,14 +54,16 @@ pub(super) struct Opened {
 /// Opens the file; makes it if it is not there, and anew if it is damaged.
 pub(super) fn open(path: &Path, steps: &[&str], now: Timestamp) -> Result<Opened, Error> {
     let mut moved = None;
-    // Twice: a new file is not damaged.
-    for _ in 0..2 {
+    // A new file is not damaged; but somebody may delete it again and again.
+    for _ in 0..TRIES {
         let identity = match Identity::of(path) {
             Some(identity) => identity,
             None => create(path)?,
         };
         match connect(path, steps, now) {
-            Ok(connection) => return Ok(Opened { connection, identity: Some(identity), moved }),
+            Ok(connection) => return Ok(Opened { connection, identity, moved }),
+            // It was deleted or moved aside meanwhile: what was met is of no file, or of two.
+            Err(_) if Identity::of(path) != Some(identity) => {}
             Err(Trouble::Damaged(reason)) => {
                 if let Some(aside) = move_aside(path, identity, now)? {
                     moved = Some((aside, reason));
@@ -67,7 +72,7 @@ pub(super) fn open(path: &Path, steps: &[&str], now: Timestamp) -> Result<Opened
             Err(Trouble::Other(error)) => return Err(error),
         }
     }
-    Err(Error::Damaged { path: path.to_owned(), reason: "a new one is damaged as well".to_owned() })
+    Err(Error::Damaged { path: path.to_owned(), reason: "each new one is damaged or deleted at once".to_owned() })
 }
 
 /// Why a file cannot be opened.
@@ -127,7 +132,8 @@ fn check_now_and_then(connection: &Connection, now: Timestamp) -> rusqlite::Resu
     if let Some(flaw) = flaw(connection)? {
         return Ok(Err(Trouble::Damaged(flaw)));
     }
-    // On a full disk the next one checks again.
+    // On a full disk the next one does it again.
+    let _ = tidy(connection, now);
     let _ = connection.execute("INSERT OR REPLACE INTO facts VALUES ('checked', ?1)", [now]);
     Ok(Ok(()))
 }

@@ -24,6 +24,7 @@ mod recorder;
 mod room;
 mod schema;
 mod snapshots;
+mod tidy;
 mod verifications;
 
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ pub struct Catalog {
 struct Inner {
     connection: Connection,
     /// Of the file that is open.
-    identity: Option<Identity>,
+    identity: Identity,
     moved: Vec<Moved>,
 }
 
@@ -111,7 +112,7 @@ impl Catalog {
         act: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
         let mut inner = self.inner();
-        if inner.identity != Identity::of(&self.path) {
+        if !self.is_in_place(&inner) {
             // Deleted, or moved aside by somebody else: what is written to it would be lost.
             self.reopen(&mut inner)?;
         }
@@ -131,15 +132,17 @@ impl Catalog {
             Err(Attempt::Newer(error)) => return Err(error),
             Err(Attempt::Sqlite(source)) => source,
         };
-        let verdict = match judge(&source) {
-            Verdict::Unclear if !matches!(file::flaw(&inner.connection), Ok(None)) => Verdict::Damaged,
-            verdict => verdict,
-        };
-        let (Verdict::Damaged, Some(identity)) = (verdict, inner.identity) else {
-            return Err(file::error(&self.path, source, verdict));
-        };
-        if let Some(to) = file::move_aside(&self.path, identity, self.now())? {
-            inner.moved.push(Moved { to, reason: source.to_string() });
+        if self.is_in_place(&inner) {
+            let verdict = match judge(&source) {
+                Verdict::Unclear if !matches!(file::flaw(&inner.connection), Ok(None)) => Verdict::Damaged,
+                verdict => verdict,
+            };
+            if verdict != Verdict::Damaged {
+                return Err(file::error(&self.path, source, verdict));
+            }
+            if let Some(to) = file::move_aside(&self.path, inner.identity, self.now())? {
+                inner.moved.push(Moved { to, reason: source.to_string() });
+            }
         }
         self.reopen(&mut inner)?;
         attempt(&mut inner).map_err(|again| match again {
@@ -149,6 +152,11 @@ impl Catalog {
                 file::error(&self.path, source, verdict)
             }
         })
+    }
+
+    /// Whether the file that is open still has its name.
+    fn is_in_place(&self, inner: &Inner) -> bool {
+        Identity::of(&self.path) == Some(inner.identity)
     }
 
     fn reopen(&self, inner: &mut Inner) -> Result<(), Error> {

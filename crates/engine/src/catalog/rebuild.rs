@@ -45,7 +45,7 @@ impl Catalog {
     /// Looks at everything that there is. What only the catalog knows, the past, is left as it is.
     pub fn rebuild(&self, state: &State, sources: &[Source<'_>], now: Timestamp) -> Result<Rebuilt, Error> {
         let mut rebuilt = Rebuilt::default();
-        self.rebuild_local(state, &mut rebuilt)?;
+        self.sync_into(state, &mut rebuilt)?;
         for source in sources {
             self.record_repository(source.name, source.url)?;
             let found = match (source.open)() {
@@ -61,16 +61,19 @@ impl Catalog {
         Ok(rebuilt)
     }
 
-    fn rebuild_local(&self, state: &State, rebuilt: &mut Rebuilt) -> Result<(), Error> {
+    /// Takes over what the state directory says of snapshots and guards. What cannot be read is left as it is known.
+    pub fn sync(&self, state: &State) -> Result<(), Error> {
+        self.sync_into(state, &mut Rebuilt::default())
+    }
+
+    fn sync_into(&self, state: &State, rebuilt: &mut Rebuilt) -> Result<(), Error> {
         match self.replace_snapshots(|| state.records())? {
             Ok(count) => rebuilt.snapshots = count,
             Err(error) => rebuilt.problems.push(error.to_string()),
         }
         match guard::recorded(state) {
             Ok(guards) => {
-                for guard in &guards {
-                    self.record_guard(guard)?;
-                }
+                self.record_guards(&guards)?;
                 rebuilt.guards = guards.len();
             }
             Err(error) => rebuilt.problems.push(error.to_string()),

@@ -146,3 +146,32 @@ pub(super) fn migrate(connection: &Connection, steps: &[&str]) -> rusqlite::Resu
     }
     done
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::catalog::{Catalog, Job, JobKind, Task, file};
+
+    #[test]
+    fn an_older_catalog_becomes_one_of_today_and_keeps_what_is_in_it() {
+        for older in 1..STEPS.len() {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("catalog.sqlite");
+            let opened = file::open(&path, &STEPS[..older], Timestamp::UNIX_EPOCH).unwrap();
+            assert_eq!(format(&opened.connection).unwrap(), older as i64);
+            let job = Job::begin(JobKind::Backup, None, None, Timestamp::UNIX_EPOCH).unwrap();
+            let text =
+                "INSERT INTO jobs (id, kind, started, pid, process_start, boot) VALUES (?1, 'backup', 0, 1, 1, '')";
+            opened.connection.execute(text, [job.id.to_string()]).unwrap();
+            drop(opened);
+
+            let catalog = Catalog::open(&path, Timestamp::UNIX_EPOCH).unwrap();
+            assert_eq!(catalog.take_moved(), []);
+            assert_eq!(catalog.jobs(Task::default(), 10).unwrap()[0].id, job.id);
+            let refused = file::open(&path, &STEPS[..older], Timestamp::UNIX_EPOCH).map(|_| ()).unwrap_err();
+            assert!(refused.to_string().contains("newer version"), "{refused}");
+        }
+    }
+}

@@ -90,14 +90,16 @@ impl Catalog {
         })
     }
 
-    /// Records a guard as it is now.
-    pub fn record_guard(&self, guard: &Guard) -> Result<(), Error> {
-        let known = KnownGuard::of(guard);
-        let document = serde_json::to_string(&known).expect("our documents have string keys only");
+    /// Records guards as they are now.
+    pub fn record_guards(&self, guards: &[Guard]) -> Result<(), Error> {
         self.write(|connection| {
             let text = "INSERT OR REPLACE INTO guards (id, directory, started, document) VALUES (?1, ?2, ?3, ?4)";
-            let directory = known.directory.to_string_lossy();
-            connection.execute(text, params![known.id.to_string(), directory, millis(known.started), document])?;
+            let mut statement = connection.prepare(text)?;
+            for known in guards.iter().map(KnownGuard::of) {
+                let document = serde_json::to_string(&known).expect("our documents have string keys only");
+                let directory = known.directory.to_string_lossy();
+                statement.execute(params![known.id.to_string(), directory, millis(known.started), document])?;
+            }
             Ok(())
         })
     }

@@ -31,7 +31,7 @@ use snapshot::error::Error;
 pub use self::instance::Instance;
 use self::ledger::Ledger;
 pub use self::plan::tasks;
-pub use self::scheduler::{Outcome, Scheduler, Standing, Start, Step};
+pub use self::scheduler::{Outcome, Patience, Scheduler, Standing, Start, Step};
 pub use self::task::{Planned, Task};
 use crate::moment::{Clock, Moment};
 
@@ -152,13 +152,13 @@ pub fn serve(
         host.tell(&Event::Warning(what));
     }
     let loaded = host.load().map_err(Error::refused)?;
-    let catches_up_from = if options.once { None } else { Some(Moment::now(clock)?) };
+    let patience = if options.once { Patience::None } else { Patience::Long };
     let mut daemon = Daemon {
         root,
         clock,
         host,
         sender,
-        scheduler: Scheduler::new(read.ledger, catches_up_from),
+        scheduler: Scheduler::new(read.ledger, Moment::now(clock)?, patience),
         worker: Arc::clone(&loaded.worker),
         written: None,
         is_writable: true,

@@ -91,16 +91,25 @@ pub struct Scheduler {
     running: BTreeMap<Task, Moment>,
     /// Found somebody else at work.
     busy: BTreeMap<Task, Moment>,
-    /// What was due before that is made up for, but not by all machines in the same minute.
-    catches_up_from: Option<Moment>,
+    started: Moment,
+    patience: Patience,
+}
+
+/// How long to wait for what could be begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// There is time: what is overdue at the start is made up for soon, but not by all machines in the same minute, where
+    /// its schedule is spread.
+    Long,
+    /// Somebody waits: all that is due begins at once, also what failed shortly before the start.
+    None,
 }
 
 impl Scheduler {
-    /// With nothing planned. With `catches_up_from`, the moment of the start, what is overdue by then does not begin at
-    /// once, where its schedule is spread.
-    pub fn new(ledger: Ledger, catches_up_from: Option<Moment>) -> Scheduler {
+    /// With nothing planned.
+    pub fn new(ledger: Ledger, started: Moment, patience: Patience) -> Scheduler {
         let (running, busy) = (BTreeMap::new(), BTreeMap::new());
-        Scheduler { plan: Vec::new(), ledger, zone: TimeZone::UTC, running, busy, catches_up_from }
+        Scheduler { plan: Vec::new(), ledger, zone: TimeZone::UTC, running, busy, started, patience }
     }
 
     /// What is to be written down.
@@ -211,11 +220,17 @@ impl Scheduler {
         let Planned { task, schedule, seed } = planned;
         let due = by_schedule(planned, entry, now, &self.zone)?;
         let rest = |from: &Moment, time: Duration| from.after(time).remaining(now, time);
-        let failed = entry.failure.as_ref().map(|failure| rest(&failure.at, retry_after(failure.count)));
+        let failure = entry.failure.as_ref().filter(|failure| {
+            let is_since_start =
+                failure.at.boot == self.started.boot && failure.at.since_boot_ms >= self.started.since_boot_ms;
+            self.patience == Patience::Long || is_since_start
+        });
+        let failed = failure.map(|failure| rest(&failure.at, retry_after(failure.count)));
         let busy = self.busy.get(task).map(|from| rest(from, BUSY_AGAIN));
-        let catches_up = self.catches_up_from.as_ref().filter(|start| due <= start.wall).map(|start| {
-            let late = schedule.late(start.wall, &self.zone, seed, CATCH_UP_WITHIN);
-            rest(start, Duration::try_from(late).unwrap_or_default())
+        let is_overdue = self.patience == Patience::Long && due <= self.started.wall;
+        let catches_up = is_overdue.then(|| {
+            let late = schedule.late(self.started.wall, &self.zone, seed, CATCH_UP_WITHIN);
+            rest(&self.started, Duration::try_from(late).unwrap_or_default())
         });
         let until_due = Duration::try_from(due.duration_since(now.wall)).unwrap_or_default();
         let waits = [failed, busy, catches_up].into_iter().flatten();
@@ -247,8 +262,10 @@ fn past(entry: &Entry) -> Past {
 /// When a task is due, on the clock as it shows now.
 fn by_schedule(planned: &Planned, entry: &Entry, now: &Moment, zone: &TimeZone) -> Option<Timestamp> {
     let covered = match (&planned.schedule, &entry.last) {
-        // Never done, and to be done every so often.
-        (Schedule::Every(_), None) => return Some(entry.known.wall.min(now.wall)),
+        // Never done, and to be done every so often. A check has time: there may be nothing yet to be checked.
+        (Schedule::Every(_), None) if !matches!(planned.task, Task::Check { .. }) => {
+            return Some(entry.known.wall.min(now.wall));
+        }
         // Whatever the clock showed: so long ago it was.
         (Schedule::Every(_), Some(last)) if last.boot == now.boot => {
             let ago = now.since_boot_ms.saturating_sub(last.since_boot_ms);

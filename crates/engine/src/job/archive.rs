@@ -18,15 +18,13 @@ use super::base::Base;
 use super::changed;
 use super::source::Source;
 use super::{Context, Error, Made, Walk};
+use crate::catalog::{KnownBackup, LIVE_TAG, PROJECT_TAG};
 use crate::config::Project;
 
 /// Of every backup of a project.
 pub fn tag(project: &str) -> String {
-    format!("project={project}")
+    format!("{PROJECT_TAG}{project}")
 }
-
-/// Of a backup that was, in part at least, not read from a snapshot.
-pub const LIVE: &str = "live";
 
 /// An open repository and the shared lock on it.
 pub(super) struct Target<'a> {
@@ -73,13 +71,14 @@ pub(super) fn back_up(
     let failed = |error| Error::repository(name)(error);
     let started = Instant::now();
     let start = (context.holder.now)();
+    let listing = context.recorder.note(|catalog| catalog.begin_listing(name));
     // Before the index: what a record refers to is then in the index for certain.
     let (records, damaged) = repository.backups().map_err(failed)?;
     damaged.iter().for_each(|error| context.watch.warn(&format!("repository \"{name}\": {error}")));
     let names: Vec<String> = paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let base = Base::find(context.state, project, &repository.config().id.to_string());
     let shortcut = changed::since(context, wanted, source, base.as_ref(), &records);
-    let (walk, changed) = match shortcut {
+    let (mut walk, changed) = match shortcut {
         Ok(changed) => (Walk::Changed, Some(changed)),
         Err(why) => (Walk::Full { why }, None),
     };
@@ -98,22 +97,26 @@ pub(super) fn back_up(
     let options = archive::Options {
         paths: paths.clone(),
         elsewhere: source.elsewhere(),
+        changed,
         exclude: wanted.patterns()?,
         exclude_caches: false,
         exclude_larger_than: None,
-        one_file_system: false,
+        one_file_system: wanted.project.one_file_system,
         parent: parent.map(|(_, record)| record.tree),
         zone: Zone::new(context.zone.clone()),
         progress: &*meter,
     };
     let archived = archive::archive(repository, &index, Destination::Repository(Arc::clone(lock)), &options);
-    let Outcome { tree, mut summary, errors, .. } = archived.map_err(failed)?;
+    let Outcome { tree, mut summary, errors, base: content, went_by_changes, .. } = archived.map_err(failed)?;
     drop(meter);
+    if walk == Walk::Changed && !went_by_changes {
+        walk = Walk::Full { why: "the last backup was made in another way".to_owned() };
+    }
     summary.backup_start = start;
     summary.backup_end = (context.holder.now)();
     let mut tags = vec![tag(project)];
     if source.is_live() {
-        tags.push(LIVE.to_owned());
+        tags.push(LIVE_TAG.to_owned());
     }
     let mut record = BackupRecord {
         time: start,
@@ -133,11 +136,16 @@ pub(super) fn back_up(
     record.set_summary(&summary);
     lock.confirm().map_err(failed)?;
     let id = repository.save_record(&record).map_err(failed)?;
+    if let Some(listing) = listing {
+        let of_others = records.iter().map(|(id, record)| KnownBackup::of(*id, record));
+        let known: Vec<KnownBackup> = of_others.chain([KnownBackup::of(id, &record)]).collect();
+        context.recorder.note(|catalog| catalog.end_listing(&listing, &known, context.clock.wall()));
+    }
     let since_full = match (&walk, base) {
         (Walk::Changed, Some(base)) => base.since_full.saturating_add(1),
         _ => 0,
     };
-    Ok(Made { id, parent: record.parent, record, summary, errors, walk, since_full, time: started.elapsed() })
+    Ok(Made { id, parent: record.parent, record, summary, errors, walk, content, since_full, time: started.elapsed() })
 }
 
 /// Whether a backup is one of a project of this machine.

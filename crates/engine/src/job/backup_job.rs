@@ -9,6 +9,7 @@ use repository::Repository;
 use repository::id::Id as BackupId;
 use repository::lock::Lock;
 use repository::record::{BackupRecord, Summary};
+use repository::storage::FileKind;
 use snapshot::error::Error as SnapshotError;
 use snapshot::id::Id;
 use snapshot::provider::{Handle, Provider};
@@ -24,7 +25,7 @@ use super::retention::{self, Retained};
 use super::source::{self, Source};
 use super::survey::Survey;
 use super::{Context, Error, priority, wait};
-use crate::catalog::{Figures, Job, JobKind, Outcome};
+use crate::catalog::{Figures, Job, JobKind, Outcome, Size};
 use crate::config::{self, Config, Plan, Project};
 use crate::repositories;
 
@@ -80,6 +81,8 @@ pub struct Made {
     pub errors: u64,
     /// How much was looked at.
     pub walk: Walk,
+    /// What the next backup may go on from; `None` where something could not be read.
+    pub(super) content: Option<backup::archive::Base>,
     /// So many backups since everything was looked at.
     pub(super) since_full: u32,
     /// How long it took.
@@ -140,15 +143,17 @@ pub fn back_up(context: &Context<'_>, request: &BackupRequest<'_>) -> Result<Bac
         request.to.iter().map(|to| begin(context, JobKind::Backup, name, &to.name)).collect::<Result<_, _>>()?;
     let facts = facts(request);
     if let Err(source) = hooks::run(&hooks.before, &facts, &|| context.is_cancelled()) {
-        let error = Error::Hook { project: name.clone(), job: "backup", source };
+        let error = Error::Hook { project: name.clone(), job: "backup", source: Box::new(source) };
         for job in jobs {
             end(context, job.ended(context.clock.wall(), Outcome::Failed).with_error(&error));
         }
         return Err(error);
     }
-    let mut backups = match from_snapshots(context, request, jobs) {
+    let mut backups = match from_snapshots(context, request, &jobs) {
         Ok(backups) => backups,
         Err(error) => {
+            let now = context.clock.wall();
+            jobs.into_iter().for_each(|job| end(context, job.ended(now, Outcome::Failed).with_error(&error)));
             let facts = facts.with("SNAPBACK_OUTCOME", Outcome::Failed.as_str()).with("SNAPBACK_ERROR", &error);
             tell_after(context, request.project, &facts);
             return Err(error);
@@ -187,21 +192,28 @@ fn tell_after(context: &Context<'_>, project: &Project, facts: &Facts) -> Option
 }
 
 /// From the snapshots to their end.
-fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: Vec<Job>) -> Result<Backups, Error> {
+fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: &[Job]) -> Result<Backups, Error> {
     let BackupRequest { config, project, to } = request;
     let name = &project.name;
-    tidy(context, request)?;
     let survey = survey(project)?;
     let told = |text: &str| context.watch.warn(text);
+    let tidy_up = || {
+        // What is left is found by the next job.
+        if let Err(error) = tidy(context, request) {
+            told(&format!("snapshots that are needed no more stay: {error}"));
+        }
+    };
+    tidy_up();
     let (source, views) = Source::take(context.lock_snapshots, survey, name, context.clock.wall(), &told);
     let wanted = wanted(config, project, &source);
     let mut into = Vec::new();
     for (repository, job) in to.iter().zip(jobs) {
         let plans = retention::plans(config, project, &repository.name);
+        let job = job.clone();
         into.push(priority::run(repository.low_priority, || one(context, repository, &plans, &wanted, &source, job)));
     }
     drop(views);
-    tidy(context, request)?;
+    tidy_up();
     Ok(Backups { live: source.survey.live, into, hook_failed: None })
 }
 
@@ -228,7 +240,7 @@ fn survey(project: &Project) -> Result<Survey, Error> {
     let exclude = exclude.map_err(|error| wrong(error.to_string()))?;
     let mounts = mounts::mounts()?;
     let find = |path: &Path| detect::enclosing(path, &mounts, Arc::new(System));
-    Ok(Survey::of(&project.paths, &mounts, Some(&exclude), &find))
+    Ok(Survey::of(project, &mounts, &exclude, &find))
 }
 
 fn wanted<'a>(config: &Config, project: &'a Project, source: &Source) -> Wanted<'a> {
@@ -244,7 +256,8 @@ fn wanted<'a>(config: &Config, project: &'a Project, source: &Source) -> Wanted<
     let live: Vec<&Path> = source.survey.live.iter().map(|(path, _)| &**path).collect();
     let places: Vec<_> =
         source.survey.places.iter().map(|place| (&place.path, volumes[place.volume], &place.below)).collect();
-    let settings = format!("{:?} {:?} {left_out:?} {places:?} {live:?}", project.paths, project.exclude);
+    let Project { paths, exclude, one_file_system, .. } = project;
+    let settings = format!("{paths:?} {exclude:?} {one_file_system} {left_out:?} {places:?} {live:?}");
     Wanted { project, left_out, settings, full_walk: full_walk.unwrap_or(FULL_WALK) }
 }
 
@@ -273,6 +286,7 @@ fn one(
             return into(backup, None, None);
         }
     };
+    context.recorder.note(|catalog| catalog.record_repository(name, &repository.url));
     let is_wanted = wait::want(context.state.root(), &opened.config().id.to_string());
     let done = wait::while_locked(context, &mut || {
         let lock = Lock::acquire(&opened, false, context.holder).map_err(Error::repository(name))?;
@@ -297,6 +311,7 @@ fn one(
     drop(is_wanted);
     let may_prune = matches!(&retained, Some(Ok(_)));
     let pruned = may_prune.then(|| prune(context, name, &opened, wanted.project));
+    record_size(context, name, &opened);
     into(made, retained, pruned)
 }
 
@@ -310,6 +325,7 @@ fn keep_base(
     source: &Source,
     made: &Made,
 ) -> Result<(), SnapshotError> {
+    let Some(content) = &made.content else { return Ok(()) };
     if made.errors > 0 || !source.can_be_base() || !wanted.project.snapshot.keep_base {
         return Ok(());
     }
@@ -320,7 +336,7 @@ fn keep_base(
         name: name.to_owned(),
         repository: repository.config().id.to_string(),
         backup: made.id,
-        tree: made.record.tree,
+        content: content.clone(),
         volumes: source.records().map(volume).collect(),
         settings: wanted.settings.clone(),
         since_full: made.since_full,
@@ -339,6 +355,9 @@ fn retain(context: &Context<'_>, target: &Target<'_>, project: &Project, plans: 
         }
         Ok(retained)
     });
+    if let Ok(Retained { removed, .. }) = &retained {
+        context.recorder.note(|catalog| catalog.forget_backups(target.name, removed));
+    }
     let removed = retained.as_ref().ok().map(|retained| retained.removed.len() as u64);
     // That nothing had its time is not worth remembering.
     if removed != Some(0) {
@@ -358,6 +377,15 @@ fn prune(context: &Context<'_>, name: &str, opened: &Arc<Repository>, project: &
         Err(error) => end_other(context, job, Some(error), Figures::default()),
     }
     pruned
+}
+
+/// How large the repository is now, for whoever asks when it will be full.
+fn record_size(context: &Context<'_>, name: &str, opened: &Repository) {
+    let count = |kind| opened.storage().list(kind).ok();
+    let (Some(packs), Some(backups)) = (count(FileKind::Pack), count(FileKind::Backup)) else { return };
+    let bytes = packs.iter().map(|(_, bytes)| bytes).sum();
+    let size = Size { at: context.clock.wall(), bytes, backups: backups.len() as u64 };
+    context.recorder.note(|catalog| catalog.record_size(name, size));
 }
 
 fn begin(context: &Context<'_>, kind: JobKind, project: &str, repository: &str) -> Result<Job, SnapshotError> {

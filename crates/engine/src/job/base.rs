@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 
+use backup::archive;
 use repository::id::Id as BackupId;
 use repository::record::BackupRecord;
 use serde::{Deserialize, Serialize};
@@ -30,8 +31,8 @@ pub(super) struct Base {
     pub(super) repository: String,
     /// The backup.
     pub(super) backup: BackupId,
-    /// Its root tree. A record that was rewritten has another id and the same tree, or another tree.
-    pub(super) tree: BackupId,
+    /// What is in it, for the walk that goes on from it.
+    pub(super) content: archive::Base,
     /// What it was read from.
     pub(super) volumes: Vec<BaseVolume>,
     /// Everything else that decides what is in a backup: paths, places, patterns.
@@ -85,7 +86,7 @@ impl Base {
         }
         match records.iter().find(|(id, _)| *id == self.backup) {
             None => Some(format!("backup {} is gone", self.backup.short())),
-            Some((_, record)) if record.tree != self.tree => {
+            Some((_, record)) if record.tree != self.content.tree => {
                 Some(format!("backup {} has changed", self.backup.short()))
             }
             Some(_) => None,

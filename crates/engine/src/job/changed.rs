@@ -4,8 +4,10 @@
 //! Too many is allowed, too few is not. So whatever cannot be told, or speaks against it, is a reason to look at
 //! everything, and is given as a sentence.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use backup::archive::{Changed, Dirty};
 use repository::id::Id as BackupId;
 use repository::record::BackupRecord;
 use snapshot::provider::Changed as OnVolume;
@@ -14,14 +16,10 @@ use snapshot::record::Record;
 use super::Context;
 use super::archive::Wanted;
 use super::base::{Base, BaseVolume};
-use super::source::{Source, join};
+use super::source::Source;
 
-/// A path of the backup that may have changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Changed {
-    pub(super) path: std::path::PathBuf,
-    pub(super) is_tree: bool,
-}
+/// With more paths than this, looking at everything is not much slower, and takes less memory.
+const MOST: usize = 200_000;
 
 /// What may have changed since the base's backup was made; or why everything is to be looked at.
 pub(super) fn since(
@@ -30,7 +28,7 @@ pub(super) fn since(
     source: &Source,
     base: Option<&Base>,
     records: &[(BackupId, BackupRecord)],
-) -> Result<Vec<Changed>, String> {
+) -> Result<Changed, String> {
     let base = base.ok_or("there is no snapshot of the last backup")?;
     if context.looks_at_everything {
         return Err("that was asked for".to_owned());
@@ -38,23 +36,25 @@ pub(super) fn since(
     if let Some(doubt) = base.doubt(&wanted.settings, wanted.full_walk, records) {
         return Err(doubt);
     }
-    let mut changed = Vec::new();
+    let mut below = BTreeMap::new();
     for (volume, now) in source.records().enumerate() {
         let then = of_volume(context, base, now)?;
         let (Some(from), Some(to)) = (&then.handle, &now.handle) else {
             return Err(format!("snapshot {} was never finished", then.id));
         };
-        let told = source.survey.volumes[volume].changed_paths(from, Some(to));
+        let told = source.survey.volumes[volume].dirty_paths(from, to, MOST);
         let told = told.map_err(|error| format!("what changed cannot be told: {error}"))?;
-        let told =
-            told.ok_or_else(|| format!("the storage of {} does not tell what changed", now.directory.display()))?;
+        let told = told.ok_or_else(|| {
+            format!("too much of {} has changed, or its storage does not tell", now.directory.display())
+        })?;
         for place in source.survey.places.iter().filter(|place| place.volume == volume) {
-            changed.extend(told.iter().filter_map(|one| in_place(one, &place.below, &place.path)));
+            let mut dirty = Dirty::new();
+            told.iter().for_each(|changed| add(&mut dirty, changed, &place.below));
+            below.insert(place.path.clone(), dirty);
         }
     }
-    // Nobody tells what changes where there are no snapshots.
-    changed.extend(source.survey.live.iter().map(|(path, _)| Changed { path: path.clone(), is_tree: true }));
-    Ok(changed)
+    // What is read as it is has no changes of its own, and so is looked at as a whole.
+    Ok(Changed { base: base.content.clone(), below })
 }
 
 /// The base's snapshot of a volume.
@@ -65,15 +65,13 @@ fn of_volume(context: &Context<'_>, base: &Base, now: &Record) -> Result<Record,
     context.state.record(*snapshot).map_err(|error| error.to_string())
 }
 
-/// A path on a volume as one of the backup's, if it lies in a place that is stored as `stored`.
-fn in_place(changed: &OnVolume, below: &Path, stored: &Path) -> Option<Changed> {
+/// Adds a path on a volume to what is dirty of a place on it.
+fn add(dirty: &mut Dirty, changed: &OnVolume, below: &Path) {
     match changed.path.strip_prefix(below) {
-        Ok(inside) => Some(Changed { path: join(stored, inside), is_tree: changed.is_tree }),
+        Ok(inside) => dirty.add(inside, changed.is_tree),
         // The place itself came from somewhere else.
-        Err(_) if changed.is_tree && below.starts_with(&changed.path) => {
-            Some(Changed { path: stored.to_owned(), is_tree: true })
-        }
-        Err(_) => None,
+        Err(_) if changed.is_tree && below.starts_with(&changed.path) => dirty.add(Path::new(""), true),
+        Err(_) => {}
     }
 }
 
@@ -82,17 +80,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changed_on_a_volume_gets_the_backups_paths() {
-        let in_shop = |path: &str, is_tree: bool| {
-            let changed =
-                in_place(&OnVolume { path: path.into(), is_tree }, Path::new("www/shop"), Path::new("/srv/shop"));
-            changed.map(|changed| (changed.path.to_str().unwrap().to_owned(), changed.is_tree))
+    fn what_changed_on_a_volume_is_dirty_in_the_place_it_lies_in() {
+        let of = |path: &str, is_tree: bool| {
+            let mut dirty = Dirty::new();
+            add(&mut dirty, &OnVolume { path: path.into(), is_tree }, Path::new("www/shop"));
+            dirty
         };
-        let told = |path: &str, is_tree: bool| Some((path.to_owned(), is_tree));
-        assert_eq!(in_shop("www/shop/a/b", false), told("/srv/shop/a/b", false));
-        assert_eq!(in_shop("www/shop", false), told("/srv/shop", false));
-        assert_eq!(in_shop("www/shopping", true), None);
-        assert_eq!(in_shop("www", false), None);
-        assert_eq!(in_shop("www", true), told("/srv/shop", true));
+        let expected = |path: &str, whole: bool| {
+            let mut dirty = Dirty::new();
+            dirty.add(Path::new(path), whole);
+            dirty
+        };
+        assert_eq!(of("www/shop/a/b", false), expected("a/b", false));
+        assert_eq!(of("www/shop/a", true), expected("a", true));
+        assert_eq!(of("www/shop", false), expected("", false));
+        assert_eq!(of("www", true), expected("", true));
+        for (path, is_tree) in [("www/shopping", true), ("www", false), ("other", true)] {
+            assert_eq!(of(path, is_tree), Dirty::new(), "{path}");
+        }
     }
 }

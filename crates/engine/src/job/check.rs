@@ -6,7 +6,7 @@ use repository::check::{self, Options, ReadData, Report};
 use repository::lock::Lock;
 
 use super::{Context, Error, wait};
-use crate::catalog::{Figures, Job, JobKind, Outcome};
+use crate::catalog::{Figures, Job, JobKind, Outcome, Verification, Way};
 use crate::config;
 use crate::repositories;
 
@@ -14,7 +14,8 @@ use crate::repositories;
 /// Damage is no error but in the report.
 pub fn run(context: &Context<'_>, repository: &config::Repository, percent: Option<f64>) -> Result<Report, Error> {
     let name = &repository.name;
-    let begun = Job::begin(JobKind::Check, None, Some(name), context.clock.wall())?;
+    let started = context.clock.wall();
+    let begun = Job::begin(JobKind::Check, None, Some(name), started)?;
     context.recorder.note(|catalog| catalog.record_job(&begun));
     let checked = super::priority::run(repository.low_priority, || look(context, repository, percent));
     let now = context.clock.wall();
@@ -28,6 +29,17 @@ pub fn run(context: &Context<'_>, repository: &config::Repository, percent: Opti
         Err(error) if error.is_cancelled() => begun.ended(now, Outcome::Cancelled),
         Err(error) => begun.ended(now, Outcome::Failed).with_error(error),
     };
+    if let (Ok(report), Some(percent)) = (&checked, percent) {
+        let verification = Verification {
+            repository: name.clone(),
+            backup: None,
+            at: started,
+            way: Way::Data,
+            percent,
+            is_good: report.is_clean(),
+        };
+        context.recorder.note(|catalog| catalog.record_verification(&verification));
+    }
     let bytes = checked.as_ref().ok().map(|report| report.figures.bytes_read);
     let ended = ended.with_figures(Figures { bytes, ..Figures::default() });
     context.recorder.note(|catalog| catalog.record_job(&ended));

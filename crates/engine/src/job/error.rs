@@ -34,7 +34,7 @@ pub enum Error {
         /// Its name in the configuration.
         name: String,
         /// What happened.
-        source: AccessError,
+        source: Box<AccessError>,
     },
     /// A command of the project that had to succeed before the job.
     #[error("{source}; the {job} of {project} was not begun")]
@@ -44,7 +44,7 @@ pub enum Error {
         /// The job.
         job: &'static str,
         /// What happened.
-        source: HookError,
+        source: Box<HookError>,
     },
     /// A pattern or path of the project that cannot be used.
     #[error("project {project}: {reason}")]
@@ -67,7 +67,7 @@ impl Error {
     pub(super) fn access(name: &str, source: AccessError) -> Error {
         match source {
             AccessError::Repository(source) => Error::Repository { name: name.to_owned(), source },
-            source => Error::Access { name: name.to_owned(), source },
+            source => Error::Access { name: name.to_owned(), source: Box::new(source) },
         }
     }
 

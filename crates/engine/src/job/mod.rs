@@ -37,7 +37,7 @@ use repository::storage::limited::IsCancelled;
 use snapshot::error::Error as SnapshotError;
 use snapshot::state::{Lock, State};
 
-pub use archive::{LIVE, tag};
+pub use archive::tag;
 pub use backup_job::{BackupRequest, Backups, Into, Made, Walk, back_up, destinations};
 pub use error::Error;
 pub use prune::Pruned;

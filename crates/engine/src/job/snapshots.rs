@@ -37,7 +37,7 @@ pub fn create(context: &Context<'_>, project: &Project, request: &Request) -> Re
     let job = Job::begin(JobKind::Snapshot, Some(name), None, context.clock.wall())?;
     let facts = Facts::new(name, "snapshot").without("SNAPBACK_PASSWORD");
     let made = hooks::run(&project.hooks.before, &facts, &|| context.is_cancelled())
-        .map_err(|source| Error::Hook { project: name.clone(), job: "snapshot", source })
+        .map_err(|source| Error::Hook { project: name.clone(), job: "snapshot", source: Box::new(source) })
         .and_then(|()| {
             let made = take(context, project, request);
             let outcome = if made.is_ok() { Outcome::Succeeded } else { Outcome::Failed };

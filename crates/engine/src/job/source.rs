@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use backup::archive::Elsewhere;
+use backup::attributes::Moment;
 use jiff::{SignedDuration, Timestamp};
 use snapshot::error::Error;
 use snapshot::id::Id;
@@ -72,8 +73,14 @@ impl Source {
 
     /// Whether the next backup can be told what changed since these snapshots.
     pub(super) fn can_be_base(&self) -> bool {
-        let knows = |provider: &Box<dyn Provider>| provider.abilities().knows_changes;
-        !self.volumes.is_empty() && self.survey.volumes.iter().all(knows)
+        !self.volumes.is_empty() && self.survey.volumes.iter().all(|provider| provider.tells_dirty_paths())
+    }
+
+    /// When copying was begun, of a snapshot that is a copy of each file and not of one moment.
+    fn copied(&self, volume: usize) -> Option<Moment> {
+        let created = self.volumes[volume].record.created;
+        let is_copy = !self.survey.volumes[volume].abilities().is_atomic;
+        is_copy.then(|| Moment { secs: created.as_second(), nanos: 0 })
     }
 
     /// Which directories are read somewhere else.
@@ -81,13 +88,14 @@ impl Source {
         let place = |place: &Place| Elsewhere {
             path: place.path.clone(),
             at: join(&self.volumes[place.volume].at, &place.below),
+            copied: self.copied(place.volume),
         };
         let mut list: Vec<Elsewhere> = self.survey.places.iter().map(place).collect();
         // What is read as it is, and lies below what is not.
         for (path, _) in &self.survey.live {
             let is_below = list.iter().any(|other| path != &other.path && path.starts_with(&other.path));
             if is_below && path.is_dir() {
-                list.push(Elsewhere { path: path.clone(), at: path.clone() });
+                list.push(Elsewhere { path: path.clone(), at: path.clone(), copied: None });
             }
         }
         list
@@ -115,8 +123,9 @@ fn snapshots(
     let views: Result<Vec<_>, Error> = providers.iter().zip(&records).map(view).collect();
     match views {
         Ok(views) => {
-            let volume = |(record, view): (Record, &Box<dyn View>)| Volume { record, at: view.path().to_owned() };
-            Ok((records.into_iter().zip(&views).map(volume).collect(), Views(views)))
+            let at = views.iter().map(|view| view.path().to_owned());
+            let volumes = records.into_iter().zip(at).map(|(record, at)| Volume { record, at }).collect();
+            Ok((volumes, Views(views)))
         }
         Err(error) => {
             for (provider, record) in providers.iter().zip(&records) {

@@ -13,6 +13,8 @@ use snapshot::error::Error;
 use snapshot::mounts::{self, Mount};
 use snapshot::provider::Provider;
 
+use crate::config::Project;
+
 /// File systems that the kernel or a service makes up: nothing in them could be brought back.
 const MADE_UP: [&str; 22] = [
     "autofs",
@@ -67,9 +69,10 @@ pub(super) type Find<'a> = dyn Fn(&Path) -> Result<Box<dyn Provider>, Error> + '
 
 impl Survey {
     /// Looks at the paths, which are absolute.
-    pub(super) fn of(paths: &[PathBuf], mounts: &[Mount], exclude: Option<&Patterns>, find: &Find<'_>) -> Survey {
+    pub(super) fn of(project: &Project, mounts: &[Mount], exclude: &Patterns, find: &Find<'_>) -> Survey {
+        let Project { paths, one_file_system, .. } = project;
         let survey = Survey { volumes: Vec::new(), places: Vec::new(), live: Vec::new(), left_out: Vec::new() };
-        let mut surveying = Surveying { survey, mounts, exclude, find };
+        let mut surveying = Surveying { survey, mounts, exclude, find, one_file_system: *one_file_system };
         for path in paths {
             let is_below_another = paths.iter().any(|other| other != path && path.starts_with(other));
             if !is_below_another {
@@ -83,8 +86,10 @@ impl Survey {
 struct Surveying<'a> {
     survey: Survey,
     mounts: &'a [Mount],
-    exclude: Option<&'a Patterns>,
+    exclude: &'a Patterns,
     find: &'a Find<'a>,
+    /// What lies below on another one is not part of the project.
+    one_file_system: bool,
 }
 
 impl Surveying<'_> {
@@ -96,7 +101,7 @@ impl Surveying<'_> {
         match std::fs::canonicalize(directory) {
             Ok(real) => {
                 self.directory(directory, &real);
-                if is_directory {
+                if is_directory && !self.one_file_system {
                     self.below(directory, &real);
                 }
             }
@@ -124,7 +129,8 @@ impl Surveying<'_> {
         if known.is_none() {
             self.survey.volumes.push(provider);
         }
-        for part in nested {
+        let one_file_system = self.one_file_system;
+        for part in nested.into_iter().filter(|_| !one_file_system) {
             let Ok(inside) = part.path.strip_prefix(below) else { continue };
             let (inner, real_inner) = (path.join(inside), real.join(inside));
             // What is mounted upon it hides it, and is looked at as a mount.
@@ -166,6 +172,6 @@ impl Surveying<'_> {
 
     /// Whether a directory, or one above it, is left out by the project's own patterns.
     fn is_excluded(&self, directory: &Path) -> bool {
-        self.exclude.is_some_and(|exclude| exclude.matches(directory, true))
+        self.exclude.matches(directory, true)
     }
 }

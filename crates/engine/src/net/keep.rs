@@ -55,6 +55,7 @@ impl Net {
             exclude_larger_than: None,
             one_file_system: true,
             parent: parent.as_ref().map(|parent| parent.record.tree),
+            changed: None,
             zone: Zone::new(self.nets.time_zone.clone()),
             progress: &watch,
         };

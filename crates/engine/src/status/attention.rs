@@ -61,8 +61,9 @@ pub(super) fn of_project(project: &Project, survival: &Survival, facts: &Facts, 
         project.repositories.iter().find(of).is_none_or(|repository| repository.unreachable.is_none())
     };
     // Why a run to a repository that cannot be reached failed is said already.
-    found.extend(project.tasks.iter().filter(is_reached).filter_map(|task| of_task(&project.name, task, now)));
-    found.extend(of_coverage(project, survival, facts));
+    found.extend(project.tasks.iter().filter(is_reached).filter_map(|task| of_task(project, task, now)));
+    let runs_are_well = found.iter().all(|found| found.about == About::Guard);
+    found.extend(of_coverage(project, survival, facts, runs_are_well));
     found.sort_by_key(|attention| attention.about);
     found
 }
@@ -90,25 +91,27 @@ fn of_repository(repository: &Repository, now: Timestamp) -> Option<Attention> {
         return Some(Attention {
             about: About::Unreachable,
             problem,
-            command: format!("snapback repo init -r {name}"),
+            command: format!("snapback repo init {}", repository.arguments),
         });
     }
     let since = unreachable.since.map(|since| format!(" for {}", past(since, now))).unwrap_or_default();
     Some(Attention {
         about: About::Unreachable,
         problem: format!("the repository {name} cannot be reached{since}: {}", unreachable.reason),
-        command: format!("snapback repo check -r {name}"),
+        command: format!("snapback repo check {}", repository.arguments),
     })
 }
 
-fn of_task(project: &str, task: &Task, now: Timestamp) -> Option<Attention> {
+fn of_task(project: &Project, task: &Task, now: Timestamp) -> Option<Attention> {
+    let Project { name: project, repositories, .. } = project;
     let (what, command) = match (task.kind, &task.repository) {
         (TaskKind::Snapshot, _) => ("the snapshot".to_owned(), format!("snapback snapshot create {project}")),
         (TaskKind::Backup, Some(to)) => (format!("the backup to {to}"), format!("snapback backup {project} --to {to}")),
         (TaskKind::Backup, None) => ("the backup".to_owned(), format!("snapback backup {project}")),
         (TaskKind::Check, of) => {
             let of = of.as_deref().unwrap_or_default();
-            (format!("the check of {of}"), format!("snapback repo check -r {of}"))
+            let arguments = repositories.iter().find(|known| known.name == of).map(|known| known.arguments.as_str());
+            (format!("the check of {of}"), format!("snapback repo check {}", arguments.unwrap_or_default()))
         }
     };
     if let Some(failure) = &task.failure {
@@ -130,7 +133,7 @@ fn of_task(project: &str, task: &Task, now: Timestamp) -> Option<Attention> {
 }
 
 /// What no run that goes well would mend: one thing, the first that is missing.
-fn of_coverage(project: &Project, survival: &Survival, facts: &Facts) -> Option<Attention> {
+fn of_coverage(project: &Project, survival: &Survival, facts: &Facts, runs_are_well: bool) -> Option<Attention> {
     let about = About::Coverage;
     let name = &project.name;
     let config = facts.config.display();
@@ -142,16 +145,15 @@ fn of_coverage(project: &Project, survival: &Survival, facts: &Facts) -> Option<
         let problem = format!("the repository {} lies in memory, and is gone with the power", memory.name);
         return Some(Attention { about, problem, command: format!("sudoedit {config}") });
     }
+    if let Some(unlisted) = project.repositories.iter().find(|repository| repository.is_unlisted) {
+        let problem = format!("the catalog does not know which backups {} has", unlisted.name);
+        return Some(Attention { about: About::Unseen, problem, command: "snapback catalog rebuild".to_owned() });
+    }
     let has_backup = project.repositories.iter().any(|repository| repository.backups > 0);
     if !has_backup {
-        // Where the first one is due, or overdue, that is enough to know.
-        let is_planned = project.tasks.iter().any(|task| task.kind == TaskKind::Backup);
         let problem = "there is no backup yet".to_owned();
-        return (!is_planned || survival.bad_update.answer == Answer::No).then(|| Attention {
-            about,
-            problem,
-            command: format!("snapback backup {name}"),
-        });
+        // That the first run failed, or is overdue, says as much.
+        return runs_are_well.then(|| Attention { about, problem, command: format!("snapback backup {name}") });
     }
     let problem = match (survival.dead_disk.answer, survival.lost_server.answer) {
         (_, Answer::Yes) => return None,
@@ -196,7 +198,7 @@ pub(super) fn of_machine(facts: &Facts) -> Vec<Attention> {
         found.push(Attention {
             about: About::Unseen,
             problem: unseen.clone(),
-            command: "snapback config check".to_owned(),
+            command: "snapback catalog rebuild".to_owned(),
         });
     }
     found

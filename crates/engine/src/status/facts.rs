@@ -74,6 +74,9 @@ pub struct Repository {
     pub name: String,
     /// Its address, without anything secret.
     pub url: String,
+    /// What a command takes to be about it: `-r URL`, and where the password is found.
+    #[serde(skip)]
+    pub arguments: String,
     /// How near it is to the project.
     pub relation: Relation,
     /// It lies in memory, and is gone with the power.
@@ -82,6 +85,8 @@ pub struct Repository {
     pub exposure: Exposure,
     /// How many backups of the project are in it, as far as is known.
     pub backups: u64,
+    /// There are some in it, but the catalog knows of none of any project: it was begun anew.
+    pub is_unlisted: bool,
     /// When the newest of them was made.
     pub newest: Option<Timestamp>,
     /// How much it takes altogether, with all projects, in bytes.

@@ -11,6 +11,9 @@
 pub mod assess;
 mod attention;
 pub mod facts;
+pub mod gather;
+mod room;
 pub mod survival;
 
 pub use assess::{Status, assess};
+pub use room::sample;

@@ -49,7 +49,7 @@ pub enum Answer {
 /// Judges.
 pub(super) fn survival(project: &Project) -> Survival {
     let from_backups = |judge: &dyn Fn(&Repository) -> (Answer, String)| best(&project.repositories, judge);
-    let any = from_backups(&|_| (Answer::Yes, String::new()));
+    let any = from_backups(&|_| (Answer::Yes, " has a backup".to_owned()));
     let back = match (project.snapshots.newest, any.as_of) {
         (Some(made), backed_up) if backed_up.is_none_or(|other| made >= other) => {
             Verdict { answer: Answer::Yes, why: "there is a snapshot".to_owned(), as_of: Some(made) }

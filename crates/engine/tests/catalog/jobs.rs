@@ -79,6 +79,28 @@ fn a_job_of_another_boot_is_dead_even_if_its_number_lives() {
 }
 
 #[test]
+fn what_is_older_than_a_year_goes_but_the_last_success_of_each_task_stays() {
+    const DAY: i64 = 24 * 3600;
+    let place = Place::new();
+    let catalog = place.open();
+    let record = |days: i64, outcome| {
+        catalog.record_job(&job(days * DAY).ended(at(days * DAY + 1), outcome)).unwrap();
+    };
+    record(0, Outcome::Succeeded);
+    record(1, Outcome::Succeeded);
+    record(2, Outcome::Failed);
+    let started = |catalog: &Catalog| -> Vec<_> {
+        catalog.jobs(Task::default(), 10).unwrap().iter().map(|job| job.started).collect()
+    };
+    // A clock that is wrong costs nothing.
+    drop(Catalog::open(place.path(), at(9000 * DAY)).unwrap());
+    assert_eq!(started(&catalog).len(), 3);
+    record(450, Outcome::Failed);
+    drop(Catalog::open(place.path(), at(451 * DAY)).unwrap());
+    assert_eq!(started(&catalog), [at(450 * DAY), at(DAY)]);
+}
+
+#[test]
 fn no_secret_gets_into_the_file() {
     let place = Place::new();
     let catalog = place.open();

@@ -6,4 +6,5 @@ mod full;
 mod jobs;
 mod points;
 mod processes;
+mod steps;
 mod support;

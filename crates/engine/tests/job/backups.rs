@@ -5,32 +5,42 @@ use std::sync::Arc;
 
 use backup::archive;
 use backup::attributes::Zone;
-use engine::catalog::{Outcome, Task};
+use engine::catalog::{LIVE_TAG, Outcome, Task};
 use engine::job::lock::ProjectLock;
-use engine::job::{Backups, Error, LIVE, Made, Walk};
+use engine::job::{Backups, Error, Made, Walk};
 use repository::blob_writer::Destination;
 use repository::id::Id;
+use repository::lock::Lock;
 use snapshot::manage::{self, Request};
 use snapshot::provider::Provider;
 use snapshot::record::Purpose;
 use snapshot::runner::System;
 use snapshot::{detect, mounts};
 
-use crate::site::Site;
+use crate::site::{Site, holder};
 
 fn made(backups: &Backups) -> &Made {
     backups.into[0].backup.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// That of the project's directory in a backup: what lies above it is everybody's.
+fn shop_in(site: &Site, root: Id) -> Id {
+    let repository = site.open("offsite");
+    let index = repository.load_index().unwrap();
+    let found = backup::read::find_path(&mut repository.reader(&index), root, &site.shop());
+    found.unwrap().tree().unwrap()
+}
+
 /// The tree that a walk of the live directory gives.
-fn live_tree(site: &Site, repository: &str) -> Id {
+fn live_tree(site: &Site) -> Id {
     struct Strict;
     impl backup::progress::Progress for Strict {
         fn error(&self, path: &std::path::Path, error: &dyn std::fmt::Display) {
             panic!("{}: {error}", path.display());
         }
     }
-    let repository = site.open(repository);
+    let repository = site.open("offsite");
+    let lock = Arc::new(Lock::acquire(&repository, false, &holder()).unwrap());
     let index = Arc::new(repository.load_index().unwrap());
     let options = archive::Options {
         paths: vec![site.shop()],
@@ -40,10 +50,12 @@ fn live_tree(site: &Site, repository: &str) -> Id {
         exclude_larger_than: None,
         one_file_system: false,
         parent: None,
+        changed: None,
         zone: Zone::new(jiff::tz::TimeZone::UTC),
         progress: &Strict,
     };
-    archive::archive(&repository, &index, Destination::Nowhere, &options).unwrap().tree.unwrap()
+    let outcome = archive::archive(&repository, &index, Destination::Repository(lock), &options).unwrap();
+    shop_in(site, outcome.tree.unwrap())
 }
 
 #[test]
@@ -54,7 +66,7 @@ fn a_project_is_backed_up_from_snapshots_of_all_its_subvolumes_under_its_own_pat
     assert_eq!(made.record.tags, ["project=shop"], "{}", site.told.all());
     assert_eq!(made.record.paths.iter().map(PathBuf::from).collect::<Vec<_>>(), [site.shop()]);
     assert_eq!(made.summary.total_files_processed, 2, "that of the subvolume in the subvolume, too");
-    assert_eq!(made.record.tree, live_tree(&site, "offsite"), "as if it had been read where it is");
+    assert_eq!(shop_in(&site, made.record.tree), live_tree(&site), "as if it had been read where it is");
     let snapshots = site.snapshots();
     assert_eq!(snapshots.len(), 2, "one of each subvolume stays as the base: {snapshots:?}");
     for snapshot in &snapshots {
@@ -73,7 +85,7 @@ fn the_next_backup_looks_only_at_what_changed_and_every_so_often_at_everything()
         let backups = site.back_up().unwrap();
         let made = made(&backups);
         assert_eq!(matches!(made.walk, Walk::Full { .. }), is_full, "round {round}: {:?}", made.walk);
-        assert_eq!(made.record.tree, live_tree(&site, "offsite"));
+        assert_eq!(shop_in(&site, made.record.tree), live_tree(&site));
         let ids: Vec<_> = site.snapshots().iter().map(|record| record.id).collect();
         assert_eq!(ids.len(), 2, "the base of before is gone");
         assert!(ids.iter().all(|id| !bases.contains(id)));
@@ -114,8 +126,8 @@ fn any_doubt_leads_to_a_look_at_everything() {
 fn where_there_are_no_snapshots_the_live_tree_is_read_and_the_backup_says_so() {
     let site = Site::plain();
     let backups = site.back_up().unwrap();
-    assert_eq!(made(&backups).record.tags, ["project=shop", LIVE]);
-    assert_eq!(made(&backups).record.tree, live_tree(&site, "offsite"));
+    assert_eq!(made(&backups).record.tags, ["project=shop", LIVE_TAG]);
+    assert_eq!(shop_in(&site, made(&backups).record.tree), live_tree(&site));
     assert_eq!(backups.live[0].0, site.shop());
     assert!(site.snapshots().is_empty());
 }

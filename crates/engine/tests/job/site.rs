@@ -135,6 +135,7 @@ impl Site {
             name: "shop".to_owned(),
             paths: vec![shop],
             exclude: Vec::new(),
+            one_file_system: false,
             units: Vec::new(),
             probe: None,
             probe_limit: Duration::from_secs(1),

@@ -65,6 +65,11 @@ impl Changes {
         }
     }
 
+    /// How many paths are suspect so far.
+    pub(crate) fn count(&self) -> usize {
+        self.suspect.len()
+    }
+
     /// Adds a path of a file with several names.
     pub(crate) fn add_name(&mut self, path: &Path) {
         self.suspect(path, false);
@@ -176,6 +181,8 @@ fn looks_temporary(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::ControlFlow;
+
     use crate::btrfs::stream::{read, tests::stream};
 
     const COMMANDS: &[(u16, &[&str])] = &[
@@ -197,7 +204,10 @@ mod tests {
 
     fn changes(stream: &[u8]) -> std::io::Result<Changes> {
         let mut changes = Changes::new();
-        read(&mut &stream[..], &mut |command| changes.add(command))?;
+        let _ = read(&mut &stream[..], &mut |command| {
+            changes.add(command);
+            ControlFlow::Continue(())
+        })?;
         Ok(changes)
     }
 

@@ -298,6 +298,14 @@ impl Provider for Btrfs {
     }
 
     fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
-        self.changes(from, to)
+        self.changes(from, to, usize::MAX)
+    }
+
+    fn tells_dirty_paths(&self) -> bool {
+        true
+    }
+
+    fn dirty_paths(&self, from: &Handle, to: &Handle, most: usize) -> Result<Option<Vec<Changed>>, Error> {
+        self.changes(from, Some(to), most)
     }
 }

@@ -4,6 +4,7 @@
 //! the old extent stays as long as anything uses its ends.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
 use linux_raw_sys::btrfs::{BTRFS_EXTENT_DATA_KEY, BTRFS_FIRST_FREE_OBJECTID};
@@ -79,7 +80,10 @@ impl Btrfs {
             still => still?,
         };
         let mut changes = Changes::new();
-        let understood = self.send(live, &snapshot, &mut |command| changes.add(command))?;
+        let understood = self.send(live, &snapshot, &mut |command| {
+            changes.add(command);
+            ControlFlow::Continue(())
+        })?;
         if understood.is_err() {
             return Ok(None);
         }

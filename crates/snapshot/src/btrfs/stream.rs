@@ -9,6 +9,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -29,9 +30,12 @@ const MAGIC: &[u8] = b"btrfs-stream\0";
 /// Attributes of one command are at most 64 KiB long in version 1.
 const LONGEST: usize = 1 << 20;
 
-/// Reads a stream to its end, and shows each command to a function. An error if any of it is not understood, or if it
-/// is cut off.
-pub(crate) fn read(stream: &mut impl Read, found: &mut dyn FnMut(Command)) -> io::Result<()> {
+/// Reads a stream to its end, or until the function it shows each command to has enough. An error if any of it is not
+/// understood, or if it is cut off.
+pub(crate) fn read(
+    stream: &mut impl Read,
+    found: &mut dyn FnMut(Command) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
     let mut header = [0; 17];
     stream.read_exact(&mut header)?;
     if !header.starts_with(MAGIC) || header[13..] != 1_u32.to_le_bytes() {
@@ -49,10 +53,12 @@ pub(crate) fn read(stream: &mut impl Read, found: &mut dyn FnMut(Command)) -> io
         attributes.resize(length, 0);
         stream.read_exact(&mut attributes)?;
         if command == END {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
-        if let Some(command) = understand(command, &attributes)? {
-            found(command);
+        if let Some(command) = understand(command, &attributes)?
+            && found(command).is_break()
+        {
+            return Ok(ControlFlow::Break(()));
         }
     }
 }
@@ -140,7 +146,11 @@ pub(crate) mod tests {
             (END, &[]),
         ]);
         let mut found = Vec::new();
-        read(&mut &stream[..], &mut |command| found.push(format!("{command:?}"))).unwrap();
+        let told = read(&mut &stream[..], &mut |command| {
+            found.push(format!("{command:?}"));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(told.unwrap(), ControlFlow::Continue(()));
         let expected = [
             r#"Touch("o257-8-0")"#,
             r#"Rename { from: "o257-8-0", to: "new" }"#,
@@ -152,13 +162,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn whoever_has_enough_is_shown_no_more() {
+        let stream = stream(&[(11, &["a"]), (11, &["b"])]);
+        let mut found = 0;
+        let enough = &mut |_: Command<'_>| {
+            found += 1;
+            ControlFlow::Break(())
+        };
+        assert_eq!(read(&mut &stream[..], enough).unwrap(), ControlFlow::Break(()));
+        assert_eq!(found, 1);
+    }
+
+    #[test]
     fn what_is_cut_off_or_unknown_is_an_error() {
         let whole = stream(&[(9, &["a", "b"]), (END, &[])]);
         for length in 0..whole.len() {
-            read(&mut &whole[..length], &mut |_| {}).expect_err("it is cut off");
+            read(&mut &whole[..length], &mut |_| ControlFlow::Continue(())).expect_err("it is cut off");
         }
         for wrong in [(77, &["a"][..]), (9, &["a"]), (11, &["../a"]), (11, &["/a"]), (11, &["a\0"])] {
-            read(&mut &stream(&[wrong, (END, &[])])[..], &mut |_| {}).expect_err("it cannot be understood");
+            read(&mut &stream(&[wrong, (END, &[])])[..], &mut |_| ControlFlow::Continue(()))
+                .expect_err("it cannot be understood");
         }
     }
 }

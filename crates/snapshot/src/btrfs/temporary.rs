@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -58,37 +59,55 @@ impl Btrfs {
         Ok(Still { root, subvolume, made: Some((self, id)) })
     }
 
-    pub(super) fn changes(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error> {
+    pub(super) fn changes(
+        &self,
+        from: &Handle,
+        to: Option<&Handle>,
+        most: usize,
+    ) -> Result<Option<Vec<Changed>>, Error> {
         let (from, to) = match self.still(Some(from)).and_then(|from| Ok((from, self.still(to)?))) {
             Err(error) if has_no_room(&error) => return Ok(None),
             still => still?,
         };
         let mut changes = Changes::new();
-        let Ok(()) = self.send(&from, &to, &mut |command| changes.add(command))? else { return Ok(None) };
+        let told = self.send(&from, &to, &mut |command| {
+            changes.add(command);
+            if changes.count() > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let Ok(ControlFlow::Continue(())) = told else { return Ok(None) };
         let Some(names) = self.other_names(&changes, &to)? else { return Ok(None) };
         names.iter().for_each(|name| changes.add_name(name));
         let is_in = |tree: &Still, name: &_| rustix::fs::statat(&tree.root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         Ok(Some(changes.finish(&mut |name| is_in(&from, name) || is_in(&to, name))))
     }
 
-    /// Reads what `send` says of two trees. The inner error is that of a stream that was not understood.
+    /// Reads what `send` says of two trees, until the function has enough. The inner error is that of a stream that was not
+    /// understood.
     pub(super) fn send(
         &self,
         from: &Still,
         to: &Still,
-        found: &mut dyn FnMut(stream::Command),
-    ) -> Result<io::Result<()>, Error> {
+        found: &mut dyn FnMut(stream::Command) -> ControlFlow<()>,
+    ) -> Result<io::Result<ControlFlow<()>>, Error> {
         let failed = || Error::io("compare snapshots of", &self.directory);
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed())?;
         std::thread::scope(|scope| {
-            let sent = scope.spawn(move || ioctl::send(&to.root, from.subvolume.id, write.as_fd()));
+            let sent = scope.spawn(move || {
+                ignore_broken_pipe();
+                ioctl::send(&to.root, from.subvolume.id, write.as_fd())
+            });
             let mut stream = BufReader::with_capacity(256 << 10, File::from(read));
             let read = stream::read(&mut stream, found);
-            // The kernel would raise SIGPIPE.
+            if matches!(read, Ok(ControlFlow::Break(()))) {
+                // Nobody reads any more, so the kernel ends, and that is no error.
+                drop(stream);
+                let _ = sent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                return Ok(read);
+            }
             let drained = io::copy(&mut stream, &mut io::sink());
             let sent = sent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             sent.map_err(Error::io("compare snapshots of", &self.directory))?;
-            Ok(read.and(drained.map(drop)))
+            Ok(read.and_then(|read| drained.map(|_| read)))
         })
     }
 
@@ -111,6 +130,18 @@ impl Btrfs {
             names.extend(found.iter().map(|name| Path::new(std::ffi::OsStr::from_bytes(name)).to_owned()));
         }
         Ok(Some(names))
+    }
+}
+
+/// A thread that writes to a pipe without a reader gets an error, and not SIGPIPE, whatever the program does with that.
+fn ignore_broken_pipe() {
+    // SAFETY: the set is initialized before it is used, and only this thread's mask is changed. What is pending then goes
+    // with the thread.
+    unsafe {
+        let mut signals = std::mem::zeroed();
+        libc::sigemptyset(&mut signals);
+        libc::sigaddset(&mut signals, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &signals, std::ptr::null_mut());
     }
 }
 

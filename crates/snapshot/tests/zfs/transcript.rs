@@ -97,7 +97,7 @@ fn openzfs_tells_what_changed_unless_it_would_be_too_little() {
     assert_eq!(told, expected.map(|(path, is_tree)| Changed { path: PathBuf::from(path), is_tree }));
     assert_eq!(recorded.provider.changed_paths(&first(), None).unwrap(), None, "another name is not told");
     let second = handle("cdef01234567", "4406582809013492099");
-    let told = recorded.provider.changed_paths(&second, Some(&first())).unwrap();
+    let told = recorded.provider.dirty_paths(&second, &first(), 1).unwrap();
     assert_eq!(told.unwrap(), [Changed { path: PathBuf::from("deleted"), is_tree: false }]);
     assert_eq!(recorded.provider.changed_paths(&first(), None).unwrap(), None, "it failed");
     recorded.transcript.assert_done();

@@ -47,7 +47,7 @@ pub(crate) fn is_root() -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "somebody must know what time it is")]
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     Timestamp::from_unix(since.as_secs() as i64, since.subsec_nanos(), 0)
 }
@@ -214,6 +214,7 @@ pub(crate) fn back_up_with(
     let mut options = archive::Options {
         paths: paths.iter().map(|path| path.to_path_buf()).collect(),
         elsewhere: Vec::new(),
+        changed: None,
         exclude: None,
         exclude_caches: false,
         exclude_larger_than: None,

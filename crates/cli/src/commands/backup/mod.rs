@@ -1,5 +1,7 @@
 //! `snapback backup`
 
+mod project;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,12 +12,14 @@ use backup::archive::{self, Outcome, StreamError, StreamOptions};
 use backup::attributes::{Names, Zone};
 use backup::patterns::Patterns;
 use clap::Args;
+use engine::config::{Config, Project};
 use repository::blob_writer::Destination;
 use repository::id::Id;
 use repository::index::Index;
 use repository::record::BackupRecord;
 use repository::tree::Timestamp;
 
+use crate::configuration::{self, Target};
 use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human;
@@ -30,18 +34,30 @@ use crate::sources::{self, Scan};
 /// The totals are counted only for runs that last: counting takes a core from the work.
 const COUNT_AFTER: Duration = Duration::from_millis(500);
 
-/// Back up files and directories.
+/// Back up a project, or files and directories.
 #[derive(Args, Debug)]
 #[command(after_help = "\
+  snapback backup shop
   snapback backup /etc /srv/shop --tag daily --exclude '*.tmp'
-  pg_dump shop | snapback backup --stdin-name shop.sql")]
+  pg_dump shop | snapback backup --stdin-name shop.sql
+
+A project of the configuration is read from snapshots and goes to the repositories of its plans;
+what else is done then (hooks, old backups removed) is said there, too. ./shop is the directory.")]
 pub(crate) struct Command {
-    /// What to back up
-    #[arg(value_name = "PATH", required_unless_present = "stdin_name")]
+    /// What to back up: projects, or files and directories
+    #[arg(value_name = "PROJECT|PATH", required_unless_present = "stdin_name")]
     paths: Vec<PathBuf>,
 
+    /// Into this repository of the configuration, instead of those of the project's plans (may be repeated)
+    #[arg(long, value_name = "REPOSITORY")]
+    to: Vec<String>,
+
+    /// Look at everything, and not only at what changed since the project's last backup
+    #[arg(long)]
+    full: bool,
+
     /// Back up standard input, as one file of this name
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "parent", "one_file_system"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "to", "full", "parent", "one_file_system"])]
     stdin_name: Option<PathBuf>,
 
     /// A word to find the backup by (may be repeated, or a list with commas)
@@ -77,6 +93,9 @@ pub(crate) struct Command {
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    if let Some(code) = projects(command, global, output)? {
+        return Ok(code);
+    }
     let (paths, missing) = match &command.stdin_name {
         Some(name) => (vec![archive::absolute(name, Path::new("/"))], 0),
         None => paths(command, output)?,
@@ -108,6 +127,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
             let options = archive::Options {
                 paths,
                 elsewhere: Vec::new(),
+                changed: None,
                 exclude,
                 exclude_caches: command.exclude_caches,
                 exclude_larger_than: command.exclude_larger_than,
@@ -155,6 +175,52 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let done = Done { id, parent: parent.map(|(id, _)| *id), record, outcome, errors, time: started.elapsed() };
     done.show(output)?;
     Ok(if errors == 0 { ExitCode::SUCCESS } else { Code::Incomplete.into() })
+}
+
+/// Backs up projects, if that is what is meant.
+fn projects(command: &Command, global: &Global, output: &Output) -> Result<Option<ExitCode>> {
+    let targets: Vec<Target> = command.paths.iter().map(|path| Target::find(path, global)).collect::<Result<_>>()?;
+    let found: Vec<&Project> = targets.iter().filter_map(Target::project).collect();
+    let of_projects = [(!command.to.is_empty(), "--to"), (command.full, "--full")];
+    let of_paths = [
+        (!command.tag.is_empty(), "--tag"),
+        (command.host.is_some(), "--host"),
+        (!command.exclude.texts()?.is_empty(), "--exclude"),
+        (command.exclude_larger_than.is_some(), "--exclude-larger-than"),
+        (command.exclude_caches, "--exclude-caches"),
+        (command.one_file_system, "--one-file-system"),
+        (command.parent.is_some(), "--parent"),
+        (command.dry_run, "--dry-run"),
+        (global.repository != std::env::var("SNAPBACK_REPOSITORY").ok(), "--repository"),
+    ];
+    let option = |options: &[(bool, &'static str)]| options.iter().find(|(given, _)| *given).map(|(_, name)| *name);
+    let first = || command.paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+    if found.is_empty() {
+        let Some(option) = option(&of_projects) else { return Ok(None) };
+        let error = CommandError::usage(format!("{option} is for projects, and {} is a directory", first()));
+        return Err(error.hint("-r names the repository for directories").into());
+    }
+    if let Some(option) = option(&of_paths) {
+        let error = CommandError::usage(format!("{option} is not for projects: the configuration says it"));
+        return Err(error.hint(format!("./{} is the directory of that name", first())).into());
+    }
+    if found.len() < targets.len() {
+        let error = CommandError::usage("projects and directories in one command");
+        return Err(error.hint("back them up by a command each").into());
+    }
+    let wanted = project::Wanted { to: &command.to, is_full: command.full };
+    project::run(&configuration::load(global)?, &found, &wanted, global, output).map(Some)
+}
+
+/// Backs one project up into some of its repositories.
+pub(super) fn project(
+    config: &Config,
+    project: &Project,
+    to: &[String],
+    global: &Global,
+    output: &Output,
+) -> Result<ExitCode> {
+    project::run(config, &[project], &project::Wanted { to, is_full: false }, global, output)
 }
 
 /// Counts what there is while the run goes on. It ends by itself when the run does; without it there are no totals.

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use engine::guard::command::{Signals, exit_code};
 use engine::guard::document::{Guard, Outcome, Phase};
-use engine::guard::{Asked, Guards, Times, watchdog};
+use engine::guard::{Asked, Guards, Times};
 use engine::net::Nets;
 use engine::rollback::Services;
 use snapshot::id::Id;
 use snapshot::provider::Kind;
 use snapshot::record::Record;
 
-use super::{Command, GUARD_VARIABLE};
+use super::{Command, GUARD_VARIABLE, start_watchdog};
 use crate::ask::{self, Answer};
 use crate::error::Code;
 use crate::human;
@@ -88,18 +88,13 @@ impl Attended<'_> {
         if self.command.confirm.is_none() {
             return Ok(None);
         }
-        let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let id = self.id.to_string();
-        let mut arguments: Vec<OsString> = ["guard", "--watch", &id, "--state-dir"].map(OsString::from).to_vec();
-        arguments.push(session.state.root().into());
-        let has_systemd = Path::new("/run/systemd/system").exists() && rustix::process::geteuid().is_root();
         if !goes_on_after_reboot() {
             self.output.warning(
                 "snapback-guard-resume.service is not enabled: after a reboot nobody goes on with this, unless \
                  somebody runs `snapback guard --resume`",
             );
         }
-        let child = watchdog::start(self.id, &program, &arguments, has_systemd)?;
+        let child = start_watchdog(self.id, session.state.root())?;
         self.guards.wait_for_watchdog(self.id)?;
         Ok(child)
     }

@@ -4,11 +4,11 @@ mod attended;
 mod status;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use engine::config::Project;
 use engine::guard::{Guards, watchdog};
@@ -128,4 +128,14 @@ impl Command {
         }
         command
     }
+}
+
+/// Starts a watchdog of its own; the process, if it is a child of this one.
+pub(crate) fn start_watchdog(id: Id, state: &Path) -> Result<Option<Child>> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let name = id.to_string();
+    let mut arguments: Vec<OsString> = ["guard", "--watch", &name, "--state-dir"].map(OsString::from).to_vec();
+    arguments.push(state.into());
+    let has_systemd = Path::new("/run/systemd/system").exists() && rustix::process::geteuid().is_root();
+    Ok(watchdog::start(id, &program, &arguments, has_systemd)?)
 }

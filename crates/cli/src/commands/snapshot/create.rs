@@ -6,39 +6,46 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
+use engine::config::Project;
+use engine::job::snapshots;
 use jiff::Timestamp;
 use snapshot::manage::{self, Request};
 use snapshot::provider::Handle;
 use snapshot::record::{Purpose, Record};
 
 use super::document::Document;
+use crate::configuration::Target;
 use crate::global::Global;
 use crate::human;
+use crate::jobs;
 use crate::output::{Output, printable};
 use crate::snapshots::Session;
 
-/// Take a snapshot of a directory: a point in time on the same disk, to roll back to within hours.
+/// Take a snapshot of a directory or of a project: a point in time on the same disk, to roll back to within hours.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Prints the snapshot's id, which every other command takes. A snapshot is no backup: it goes with its
 disk, and it keeps whatever is replaced or deleted, so that the disk fills the longer it lives.")]
 pub(crate) struct Command {
-    /// The directory
-    #[arg(value_name = "DIR")]
+    /// The directory, or a project: of all its directories together
+    #[arg(value_name = "PROJECT|DIR")]
     directory: PathBuf,
 
     /// What it is for, to be read in the list
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
 
-    /// How long it lives, such as 30m, 4h, 2d, or never
-    #[arg(long, value_name = "DURATION", default_value = "4h", value_parser = Life::parse)]
-    expire: Life,
+    /// How long it lives, such as 30m, 4h, 2d, or never; 4h if neither this nor the project says
+    #[arg(long, value_name = "DURATION", value_parser = Life::parse)]
+    expire: Option<Life>,
 
     /// Keep it from being deleted until it is released
     #[arg(long)]
     hold: bool,
 }
+
+/// Of which nobody said how long it lives.
+const LIFE: Duration = Duration::from_secs(4 * 3600);
 
 /// How long a snapshot lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +73,15 @@ impl Life {
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    if let Target::Project(project) = Target::find(&command.directory, global)? {
+        return of_project(command, &project, global, output);
+    }
     let session = Session::open(global, output)?;
     let begun = Instant::now();
     let provider = session.nets.provider(&command.directory)?;
     let lock = session.lock()?;
     session.warn_before(&*provider);
-    let request = Request {
-        note: command.note.clone(),
-        expires: command.expire.end(session.now),
-        is_held: command.hold,
-        purpose: Purpose::Asked,
-    };
+    let request = command.request(LIFE, session.now);
     let record = manage::create(&lock, &*provider, request, session.now)?;
     session.warn_after(&*provider);
     if output.json {
@@ -86,6 +91,40 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         output.message(told(&record, begun.elapsed(), session.now));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Command {
+    fn request(&self, life: Duration, now: Timestamp) -> Request {
+        let expires = self.expire.unwrap_or(Life::For(life)).end(now);
+        Request { note: self.note.clone(), expires, is_held: self.hold, purpose: Purpose::Asked }
+    }
+}
+
+/// Of all directories of a project, together.
+fn of_project(command: &Command, project: &Project, global: &Global, output: &Output) -> Result<ExitCode> {
+    jobs::with_context(global, output, false, |context| {
+        let begun = Instant::now();
+        let now = context.clock.wall();
+        let request = command.request(project.snapshot.expire, now);
+        let made = snapshots::create(context, project, &request)?;
+        let took = begun.elapsed();
+        for (path, error) in &made.without {
+            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            output.warning(format_args!("no snapshot of {}: {error}{hint}", printable(path)));
+        }
+        if !made.is_atomic {
+            output.warning("files of some directories were cloned one after the other, not at one moment");
+        }
+        for record in &made.records {
+            if output.json {
+                output.json(&Document::new(record, None))?;
+            } else {
+                output.line(record.id)?;
+                output.message(told(record, took, now));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Of what, how fast, and when it goes.

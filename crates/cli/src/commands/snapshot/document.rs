@@ -17,6 +17,10 @@ pub(crate) struct Document<'a> {
     held: bool,
     #[serde(flatten)]
     purpose: Purpose,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<Id>,
     kind: Option<Kind>,
     #[serde(flatten)]
     space: Option<Space>,
@@ -32,6 +36,8 @@ impl<'a> Document<'a> {
             expires: record.expires,
             held: record.is_held,
             purpose: record.purpose,
+            project: record.project.as_deref(),
+            group: record.group,
             kind: record.handle.as_ref().map(kind),
             space,
         }

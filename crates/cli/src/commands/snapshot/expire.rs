@@ -24,6 +24,24 @@ pub(crate) struct Command {
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     let session = Session::open(global, output)?;
+    let Expired { ids, failed } = expire(&session, command.dry_run)?;
+    if output.json {
+        output.json(&serde_json::json!({ "deleted": ids, "failed": failed, "dry_run": command.dry_run }))?;
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What has had its time.
+pub(crate) struct Expired {
+    /// What was deleted, or would be.
+    pub(crate) ids: Vec<Id>,
+    /// How many could not be.
+    pub(crate) failed: usize,
+}
+
+/// Deletes, and says what.
+pub(crate) fn expire(session: &Session<'_>, dry_run: bool) -> Result<Expired> {
+    let output = session.output;
     let lock = session.lock()?;
     let listed = manage::list(&session.state, session.now)?;
     let records: Vec<_> = listed.into_iter().map(|listed| listed.record).collect();
@@ -34,35 +52,30 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         let is_last = !records.iter().filter(of).any(|other| other.directory == record.directory);
         (record, is_last)
     };
-    let mut deleted = Vec::new();
-    let mut failed = 0;
-    if command.dry_run {
+    if dry_run {
         for id in &decided {
             output.message(format_args!("snapshot {id} of {} would go", printable(&about(*id).0.directory)));
         }
-    } else {
-        for (id, result) in expire::perform(&lock, &decided, session.now, &session.opener()) {
-            let (record, is_last) = about(id);
-            let directory = printable(&record.directory);
-            match result {
-                Ok(_) => {
-                    deleted.push(id);
-                    output.message(format_args!("snapshot {id} of {directory} has had its time, and is deleted"));
-                    if is_last {
-                        // Also to the timer, which is quiet: it may have held what no backup has yet.
-                        output.warning(format_args!("no snapshot of {directory} is left"));
-                    }
+        return Ok(Expired { ids: decided, failed: 0 });
+    }
+    let mut expired = Expired { ids: Vec::new(), failed: 0 };
+    for (id, result) in expire::perform(&lock, &decided, session.now, &session.opener()) {
+        let (record, is_last) = about(id);
+        let directory = printable(&record.directory);
+        match result {
+            Ok(_) => {
+                expired.ids.push(id);
+                output.message(format_args!("snapshot {id} of {directory} has had its time, and is deleted"));
+                if is_last {
+                    // Also to the timer, which is quiet: it may have held what no backup has yet.
+                    output.warning(format_args!("no snapshot of {directory} is left"));
                 }
-                Err(error) => {
-                    failed += 1;
-                    output.warning(format_args!("snapshot {id} of {directory} stays: {error}"));
-                }
+            }
+            Err(error) => {
+                expired.failed += 1;
+                output.warning(format_args!("snapshot {id} of {directory} stays: {error}"));
             }
         }
     }
-    if output.json {
-        let ids = if command.dry_run { &decided } else { &deleted };
-        output.json(&serde_json::json!({ "deleted": ids, "failed": failed, "dry_run": command.dry_run }))?;
-    }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(expired)
 }

@@ -1,7 +1,5 @@
 //! `snapback snapshot list`
 
-use std::collections::BTreeMap;
-use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -46,7 +44,8 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         let directories: Vec<PathBuf> = target.directories().iter().map(whole).collect::<Result<_, _>>()?;
         listed.retain(|listed| directories.contains(&listed.record.directory));
     }
-    let spaces = spaces(&listed, &session);
+    let records: Vec<Record> = listed.iter().map(|listed| listed.record.clone()).collect();
+    let spaces = session.spaces(&records);
     if output.json {
         let documents = listed.iter().zip(&spaces).map(|(listed, space)| Document::new(&listed.record, *space));
         output.json(&documents.collect::<Vec<_>>())?;
@@ -56,40 +55,8 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         table(&listed, &spaces, session.now, output)?;
         output.message(human::counted(listed.len() as u64, "snapshot"));
     }
-    warn(&listed, &spaces, session.now, output);
+    warn(&records, &spaces, session.now, output);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The room that each takes, where it can be told.
-fn spaces(listed: &[Listed], session: &Session<'_>) -> Vec<Option<Space>> {
-    let mut spaces = vec![None; listed.len()];
-    // All of one directory at once.
-    let mut of_directories: BTreeMap<&Path, Vec<(usize, &Record, Handle)>> = BTreeMap::new();
-    for (number, Listed { record, .. }) in listed.iter().enumerate() {
-        if let Some(handle) = record.handle.clone() {
-            of_directories.entry(&record.directory).or_default().push((number, record, handle));
-        }
-    }
-    for (directory, of_directory) in of_directories {
-        // Of one directory there may be snapshots of several kinds.
-        for same in of_directory.chunk_by(|(.., one), (.., other)| discriminant(one) == discriminant(other)) {
-            let handles: Vec<Handle> = same.iter().map(|(.., handle)| handle.clone()).collect();
-            let found = match session.reopen(directory, &handles[0]) {
-                Ok(provider) => provider.spaces(&handles),
-                Err(error) => {
-                    session.output.warning(format_args!("snapshots of {}: {error}", printable(directory)));
-                    continue;
-                }
-            };
-            for ((number, record, _), space) in same.iter().zip(found) {
-                match space {
-                    Ok(space) => spaces[*number] = Some(space),
-                    Err(error) => session.output.warning(format_args!("snapshot {}: {error}", record.id)),
-                }
-            }
-        }
-    }
-    spaces
 }
 
 fn table(listed: &[Listed], spaces: &[Option<Space>], now: Timestamp, output: &Output) -> Result<()> {
@@ -131,11 +98,12 @@ fn expiry(record: &Record, now: Timestamp) -> String {
 }
 
 /// Hooks write whole lists of packages.
-fn note(record: &Record, is_whole: bool) -> String {
+pub(crate) fn note(record: &Record, is_whole: bool) -> String {
     const SHOWN: usize = 60;
     let note = match (record.note.as_str(), record.purpose) {
         ("", Purpose::Safety { rolled_back_to }) => format!("before the rollback to {rolled_back_to}"),
         ("", Purpose::Undo { brought_back_from }) => format!("before files came back from {brought_back_from}"),
+        (_, Purpose::Backup) if record.expires.is_none() => "what the next backup is compared with".to_owned(),
         (note, _) => note.to_owned(),
     };
     let note = match (&record.handle, note.as_str()) {
@@ -150,14 +118,13 @@ fn note(record: &Record, is_whole: bool) -> String {
     }
 }
 
-fn warn(listed: &[Listed], spaces: &[Option<Space>], now: Timestamp, output: &Output) {
-    let records: Vec<Record> = listed.iter().map(|listed| listed.record.clone()).collect();
+fn warn(records: &[Record], spaces: &[Option<Space>], now: Timestamp, output: &Output) {
     let of = |record: &Record| records.iter().position(|other| other.id == record.id).and_then(|at| spaces[at]);
     let free = |directory: &Path| {
         let size = rustix::fs::statvfs(directory).map(|all| all.f_blocks.saturating_mul(all.f_frsize)).ok()?;
         expire::free_space(directory).ok().filter(|free| *free < size / FREE_PART)
     };
-    for warning in expire::warnings(&records, now, LIMITS, &of, &free) {
+    for warning in expire::warnings(records, now, LIMITS, &of, &free) {
         match warning {
             Warning::Old { id, age_secs } => output.warning(format_args!(
                 "snapshot {id} is {} old: a snapshot is for hours, `snapback backup` for longer",

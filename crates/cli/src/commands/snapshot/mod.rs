@@ -4,9 +4,9 @@ mod create;
 mod delete;
 mod diff;
 mod document;
-mod expire;
+pub(crate) mod expire;
 mod hold;
-mod list;
+pub(crate) mod list;
 mod mount;
 mod undo;
 
@@ -21,7 +21,7 @@ use crate::output::Output;
 /// All of them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Take a snapshot of a directory
+    /// Take a snapshot of a directory, or of a project
     Create(create::Command),
     /// List the snapshots
     List(list::Command),
@@ -52,5 +52,12 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         Command::Release(command) => hold::run(command, false, global, output),
         Command::Delete(command) => delete::run(command, global, output),
         Command::Expire(command) => expire::run(command, global, output),
+    }
+}
+
+impl Command {
+    /// Whether snapshots may be others after it.
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(self, Command::List(_) | Command::Diff(_) | Command::Mount(_))
     }
 }

@@ -72,7 +72,7 @@ impl World {
     }
 
     fn start_daemon(&mut self) {
-        let mut daemon = Scheduler::new(self.ledger.clone(), Some(self.now()));
+        let mut daemon = Scheduler::new(self.ledger.clone(), self.now(), Patience::Long);
         daemon.plan(self.plan.clone(), self.zone.clone(), &self.now());
         self.ledger = daemon.ledger().clone();
         self.daemon = Some(daemon);
@@ -272,6 +272,30 @@ fn a_repository_that_is_gone_for_a_day_gets_its_backup_within_an_hour_of_its_ret
     assert_eq!(runs.len(), 1);
     assert!(runs[0].truth - world.fails_until < HOUR + 30 * MINUTE, "{runs:?}");
     assert_eq!(world.ledger.tasks["backup/shop/nightly/usb"].failure, None);
+}
+
+#[test]
+fn whoever_waits_for_it_sees_it_tried_again_at_once_but_not_twice() {
+    let mut world = World::new("2026-01-01T00:00:00[UTC]", vec![every(4, snapshot())]);
+    world.fails_until = world.truth + HOUR;
+    world.pass(30 * MINUTE);
+    let now = world.now();
+    assert_eq!(world.daemon.as_mut().unwrap().start(&now), [], "it waits");
+    let mut impatient = Scheduler::new(world.ledger.clone(), now.clone(), Patience::None);
+    impatient.plan(world.plan.clone(), world.zone.clone(), &now);
+    assert_eq!(impatient.start(&now).len(), 1);
+    impatient.end(&snapshot(), &Outcome::Failed("no route to host".into()), &now);
+    assert_eq!(impatient.start(&now), []);
+}
+
+#[test]
+fn the_first_check_waits_for_something_to_be_checked() {
+    let check = Task::Check { repository: "usb".into(), plan: "nightly".into() };
+    let mut world = World::new("2026-01-01T00:00:00[UTC]", vec![every(7 * 24, check.clone())]);
+    world.pass(7 * DAY - MINUTE);
+    assert_eq!(world.runs(&check).len(), 0);
+    world.pass(HOUR);
+    assert_eq!(world.runs(&check).len(), 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `snapback list`
 
+mod project;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -14,9 +16,20 @@ use crate::open::{self, Session};
 use crate::output::{Output, numbers, words};
 use crate::select::{self, Filter};
 
-/// List the backups, oldest first.
+/// List the backups in a repository, oldest first; or all points in time of a project, newest first.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+With a PROJECT, its snapshots and its backups in all repositories of the configuration are one
+line. A repository that cannot be reached is shown as the catalog knows it.")]
 pub(crate) struct Command {
+    /// A project of the configuration
+    #[arg(conflicts_with_all = ["host", "tag", "path"])]
+    project: Option<String>,
+
+    /// Do not look at the repositories: show what the catalog knows of them
+    #[arg(long, requires = "project")]
+    offline: bool,
+
     #[command(flatten)]
     filter: Filter,
 }
@@ -31,6 +44,9 @@ pub(crate) struct Named<'a> {
 }
 
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
+    if let Some(name) = &command.project {
+        return project::run(name, command.offline, global, output);
+    }
     let session = Session::open(global, output)?;
     let _lock = session.lock_for_reading()?;
     let records = command.filter.apply(select::all(&session.repository, output)?);
