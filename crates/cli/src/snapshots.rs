@@ -8,12 +8,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use engine::guard::document::Guard;
 use engine::nearest::nearest;
+use engine::net::{Nets, Place};
 use engine::rollback;
 use jiff::Timestamp;
 use snapshot::adopt::{Ended, Job};
 use snapshot::error::Error;
 use snapshot::id::Id;
-use snapshot::provider::{Handle, Provider, Space};
+use snapshot::provider::{Handle, Kind, Provider, Space};
 use snapshot::record::Record;
 use snapshot::runner::System;
 use snapshot::state::{Lock, State};
@@ -22,11 +23,15 @@ use snapshot::{detect, mounts};
 use crate::configuration::{self, Target};
 use crate::error::CommandError;
 use crate::global::Global;
+use crate::open::holder;
 use crate::output::{Output, printable};
+use crate::signals;
 
 /// The snapshots that this machine, or this user, knows of.
 pub(crate) struct Session<'a> {
     pub(crate) state: State,
+    /// The mechanisms of storages, and what stands in where there is none.
+    pub(crate) nets: Nets,
     pub(crate) now: Timestamp,
     pub(crate) output: &'a Output,
 }
@@ -35,13 +40,20 @@ impl<'a> Session<'a> {
     /// Opens the state directory.
     pub(crate) fn open(global: &Global, output: &'a Output) -> Result<Self> {
         let state = State::open(directory(global)?)?;
-        Ok(Session { state, now: Timestamp::now(), output })
+        let nets = Nets {
+            place: Place::in_state(state.root()),
+            state: state.root().to_owned(),
+            holder: holder(),
+            time_zone: jiff::tz::TimeZone::system(),
+            is_cancelled: Arc::new(signals::is_cancelled),
+        };
+        Ok(Session { state, nets, now: Timestamp::now(), output })
     }
 
     /// For whatever changes something: waits for others, and finishes or takes back what was cut short.
     pub(crate) fn lock(&self) -> Result<Lock> {
         let lock = self.state.lock(&mut || self.tell_waiting())?;
-        for recovered in rollback::recover(&lock, &open)? {
+        for recovered in rollback::recover(&lock, &self.opener())? {
             let directory = printable(&recovered.directory);
             let what = format!("a rollback of {directory} to {} was cut short", recovered.to);
             match recovered.ending {
@@ -66,10 +78,76 @@ impl<'a> Session<'a> {
 
     /// How a guard goes back.
     pub(crate) fn roll_back(&self) -> impl Fn(&Guard, &Record) -> Result<Id, snapshot::error::Error> + Sync {
-        let state = self.state.clone();
+        let (state, nets) = (self.state.clone(), self.nets.clone());
         move |guard, record| {
+            let open = |directory: &Path, handle: &Handle| nets.reopen(directory, handle);
             rollback::take_back(&state, &open, record, &guard.services, guard.started, Timestamp::now())
         }
+    }
+
+    /// The mechanism with which a snapshot was made.
+    pub(crate) fn reopen(&self, directory: &Path, handle: &Handle) -> Result<Box<dyn Provider>, Error> {
+        self.nets.reopen(directory, handle)
+    }
+
+    /// As [`Session::reopen`], to be handed on.
+    pub(crate) fn opener(&self) -> impl Fn(&Path, &Handle) -> Result<Box<dyn Provider>, Error> + '_ {
+        |directory, handle| self.nets.reopen(directory, handle)
+    }
+
+    /// Says, before a snapshot is taken, that it will be none. The first may take minutes.
+    pub(crate) fn warn_before(&self, provider: &dyn Provider) {
+        if provider.kind() != Kind::Backup {
+            return;
+        }
+        let directory = printable(provider.directory());
+        let instant = match directory.as_str() {
+            "/" => "a root file system on btrfs or a thin volume".to_owned(),
+            _ => format!("`snapback adopt {directory}`"),
+        };
+        self.output.warning(format_args!(
+            "no copy-on-write here: using a local backup as net; slower and not atomic; {instant} would make it instant"
+        ));
+    }
+
+    /// Says what is particular about a snapshot that was taken.
+    pub(crate) fn warn_after(&self, provider: &dyn Provider) {
+        if !provider.abilities().is_atomic && provider.kind() != Kind::Backup {
+            self.output
+                .warning("the file system has no snapshots: files were cloned one after the other, not at one moment");
+        }
+    }
+
+    /// The room that each takes, where it can be told.
+    pub(crate) fn spaces(&self, records: &[Record]) -> Vec<Option<Space>> {
+        let mut spaces = vec![None; records.len()];
+        // All of one directory at once.
+        let mut of_directories: BTreeMap<&Path, Vec<(usize, &Record, Handle)>> = BTreeMap::new();
+        for (number, record) in records.iter().enumerate() {
+            if let Some(handle) = record.handle.clone() {
+                of_directories.entry(&record.directory).or_default().push((number, record, handle));
+            }
+        }
+        for (directory, of_directory) in of_directories {
+            // Of one directory there may be snapshots of several kinds.
+            for same in of_directory.chunk_by(|(.., one), (.., other)| discriminant(one) == discriminant(other)) {
+                let handles: Vec<Handle> = same.iter().map(|(.., handle)| handle.clone()).collect();
+                let found = match self.reopen(directory, &handles[0]) {
+                    Ok(provider) => provider.spaces(&handles),
+                    Err(error) => {
+                        self.output.warning(format_args!("snapshots of {}: {error}", printable(directory)));
+                        continue;
+                    }
+                };
+                for ((number, record, _), space) in same.iter().zip(found) {
+                    match space {
+                        Ok(space) => spaces[*number] = Some(space),
+                        Err(error) => self.output.warning(format_args!("snapshot {}: {error}", record.id)),
+                    }
+                }
+            }
+        }
+        spaces
     }
 
     fn recover_adoptions(&self, lock: &Lock) -> Result<()> {
@@ -144,47 +222,10 @@ impl Session<'_> {
     }
 }
 
-/// The mechanism for a directory of which there may be no snapshot yet.
+/// The storage's own mechanism for a directory of which there may be no snapshot yet.
 pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>, Error> {
     let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
     detect::provider(&directory, &mounts::mounts()?, Arc::new(System))
-}
-
-/// The mechanism with which a snapshot was made.
-pub(crate) fn open(directory: &Path, handle: &Handle) -> Result<Box<dyn Provider>, Error> {
-    detect::reopen(directory, handle, &mounts::mounts()?, Arc::new(System))
-}
-
-/// The room that each takes, where it can be told.
-pub(crate) fn spaces(records: &[Record], output: &Output) -> Vec<Option<Space>> {
-    let mut spaces = vec![None; records.len()];
-    // All of one directory at once.
-    let mut of_directories: BTreeMap<&Path, Vec<(usize, &Record, Handle)>> = BTreeMap::new();
-    for (number, record) in records.iter().enumerate() {
-        if let Some(handle) = record.handle.clone() {
-            of_directories.entry(&record.directory).or_default().push((number, record, handle));
-        }
-    }
-    for (directory, of_directory) in of_directories {
-        // Of one directory there may be snapshots of several kinds.
-        for same in of_directory.chunk_by(|(.., one), (.., other)| discriminant(one) == discriminant(other)) {
-            let handles: Vec<Handle> = same.iter().map(|(.., handle)| handle.clone()).collect();
-            let found = match open(directory, &handles[0]) {
-                Ok(provider) => provider.spaces(&handles),
-                Err(error) => {
-                    output.warning(format_args!("snapshots of {}: {error}", printable(directory)));
-                    continue;
-                }
-            };
-            for ((number, record, _), space) in same.iter().zip(found) {
-                match space {
-                    Ok(space) => spaces[*number] = Some(space),
-                    Err(error) => output.warning(format_args!("snapshot {}: {error}", record.id)),
-                }
-            }
-        }
-    }
-    spaces
 }
 
 /// `--state-dir`; else where the system keeps such things, for all or for the user.

@@ -106,6 +106,22 @@ fn a_plan_makes_a_snapshot_and_a_backup_and_each_once() {
 }
 
 #[test]
+fn where_no_snapshots_can_be_had_it_says_so_and_backs_up_what_there_is() {
+    let served = Served { shop: Shop::on(&["mkfs.ext4", "-q"]) };
+    fs::create_dir(served.shop.directory()).unwrap();
+    served.shop.write("index", "one");
+    served.shop.run(["repo", "init"]).succeeds();
+    fs::write(served.path("password"), "correct horse\n").unwrap();
+    served.configure(PLAN);
+    let once = served.once().succeeds();
+    let told = format!("{}{}", once.stdout, once.stderr);
+    assert!(told.contains("there are no snapshots of shop") && !told.contains("tried again"), "{told}");
+    assert_eq!((served.snapshots(), served.backups()), (0, 1));
+    let backups = served.shop.run(["list", "--json"]).succeeds().stdout;
+    assert!(backups.contains("\"live\""), "{backups}");
+}
+
+#[test]
 fn killed_again_and_again_it_does_each_task_once_an_hour() {
     let served = Served::new();
     let mut daemon = served.start();

@@ -9,6 +9,7 @@
 //! - [`hook`]: a snapshot before each run of a package manager
 //! - [`job`]: what a run does for a project: snapshots, backups, retention, prune, check
 //! - [`nearest`]: the word that was probably meant
+//! - [`net`]: a local backup where the storage has no snapshots
 //! - [`place`]: on which disks something lies, and how near two things are
 //! - [`repositories`]: from a repository in the configuration to an open one
 //! - [`protect`]: from a directory to a project with a plan and a repository
@@ -29,6 +30,7 @@ pub mod hook;
 pub mod job;
 pub mod moment;
 pub mod nearest;
+pub mod net;
 pub mod place;
 pub mod process;
 pub mod protect;

@@ -23,27 +23,43 @@ use crate::zfs::Zfs;
 /// Refused where there is none, with what would give it one; [`Error::Privilege`] where there is one that this process
 /// may not use, and none that it may.
 pub fn provider(directory: &Path, mounts: &[Mount], runner: Arc<dyn Runner>) -> Result<Box<dyn Provider>, Error> {
+    if let Some(provider) = find(directory, mounts, runner)? {
+        return Ok(provider);
+    }
+    let shown = directory.display();
+    let mount = mounts::mount_of(mounts, directory);
+    let kind = mount.map_or("its file system", |mount| mount.kind.as_str());
+    Err(Error::refused(format!("{shown} cannot be snapshot where it lies ({kind})")).or(format!(
+        "`snapback adopt {shown} --size 20G` moves it onto a btrfs volume in a file, where it can; backups work as it is"
+    )))
+}
+
+/// As [`provider`]; `None` where the storage has no mechanism at all.
+///
+/// # Errors
+/// Refused where another directory, or this one made ready, would have one.
+pub fn find(directory: &Path, mounts: &[Mount], runner: Arc<dyn Runner>) -> Result<Option<Box<dyn Provider>>, Error> {
     let inside = match btrfs::open(directory, mounts) {
-        Ok(Some(Place::Subvolume(provider))) => return Ok(Box::new(provider)),
+        Ok(Some(Place::Subvolume(provider))) => return Ok(Some(Box::new(provider))),
         Ok(Some(Place::Inside(root))) => Some(root),
         Ok(None) => None,
         // An ordinary user's own directories can be cloned file by file.
-        Err(error @ Error::Privilege { .. }) => return reflink(directory).ok().flatten().ok_or(error),
+        Err(error @ Error::Privilege { .. }) => return reflink(directory).ok().flatten().ok_or(error).map(Some),
         Err(error) => return Err(error),
     };
     let shown = directory.display();
     if let Some(root) = inside {
         let clone = if may_administrate() { None } else { reflink(directory)? };
-        return clone.ok_or_else(|| {
+        return clone.map(Some).ok_or_else(|| {
             Error::refused(format!("{shown} is not a subvolume of its own, but lies in that of {}", root.display()))
                 .or(format!("`snapback adopt {shown}` makes it one, in place"))
         });
     }
     if let Some(zfs) = Zfs::open(directory, mounts, Arc::clone(&runner))? {
-        return Ok(Box::new(zfs));
+        return Ok(Some(Box::new(zfs)));
     }
     if let Some(thin) = LvmThin::open(directory, mounts, Arc::clone(&runner))? {
-        return Ok(Box::new(thin));
+        return Ok(Some(Box::new(thin)));
     }
     let mount = mounts::mount_of(mounts, directory);
     if let Some(mount) = mount.filter(|mount| is_zfs(mount)) {
@@ -52,7 +68,7 @@ pub fn provider(directory: &Path, mounts: &[Mount], runner: Arc<dyn Runner>) -> 
             .or(format!("take snapshots of {point}, or move {shown} to a dataset of its own (zfs create)")));
     }
     if let Some(clone) = reflink(directory)? {
-        return Ok(clone);
+        return Ok(Some(clone));
     }
     if let Some(mount) = mount
         && LvmThin::open(&mount.point, mounts, runner)?.is_some()
@@ -61,10 +77,7 @@ pub fn provider(directory: &Path, mounts: &[Mount], runner: Arc<dyn Runner>) -> 
         return Err(Error::refused(format!("{shown} is not a volume of its own, but lies in the one at {point}"))
             .or(format!("take snapshots of {point}, or move {shown} to a thin volume of its own (lvcreate)")));
     }
-    let kind = mount.map_or("its file system", |mount| mount.kind.as_str());
-    Err(Error::refused(format!("{shown} cannot be snapshot where it lies ({kind})")).or(format!(
-        "`snapback adopt {shown} --size 20G` moves it onto a btrfs volume in a file, where it can; backups work as it is"
-    )))
+    Ok(None)
 }
 
 /// The mechanism whose snapshots have a path in them, all of one moment: that of the subvolume, dataset or volume the
@@ -131,6 +144,10 @@ pub fn reopen(
             };
             Ok(Box::new(thin.ok_or_else(|| changed("on a thin logical volume"))?))
         }
+        Handle::Backup { .. } => Err(Error::refused(format!(
+            "the net of {} is a backup, which is no mechanism of its storage",
+            directory.display()
+        ))),
     }
 }
 

@@ -155,6 +155,13 @@ pub fn of(tree: &Tree, place: Option<&Path>) -> Result<Vec<Holder>, Error> {
     Ok(holders.chain(kernel::holders(tree)).collect())
 }
 
+/// Files below a directory that the kernel itself uses: swap files, and those behind loop devices. Whoever replaces such
+/// a file by another takes from it what is written to it from then on.
+pub fn kernel_files(directory: &Path) -> Vec<PathBuf> {
+    let holders = kernel::holders(&Tree::Below(directory.to_owned()));
+    holders.into_iter().flat_map(|holder| holder.holds).map(|hold| hold.path).collect()
+}
+
 fn held_by_links(tree: &Tree, base: &Path) -> Vec<Hold> {
     let single = [("cwd", By::WorkingDirectory), ("root", By::RootDirectory), ("exe", By::Program)];
     let mut holds: Vec<Hold> = Vec::new();

@@ -19,6 +19,9 @@ pub enum Kind {
     LvmThin,
     /// A ZFS dataset.
     Zfs,
+    /// No mechanism of the storage but a backup on the same machine, used in its stead. Made by a provider above this
+    /// crate.
+    Backup,
 }
 
 /// What a mechanism can do; data, so that nobody asks which one it is.
@@ -37,6 +40,8 @@ pub struct Abilities {
     pub knows_changes: bool,
     /// Works without privileges in one's own directories.
     pub works_unprivileged: bool,
+    /// A switch leaves the state directory as it is where that lies in the tree.
+    pub spares_state: bool,
 }
 
 /// Where a snapshot lies: what the provider needs to find it again, and to know that it is the one it made.
@@ -75,6 +80,15 @@ pub enum Handle {
         /// The `guid` property.
         guid: String,
     },
+    /// A backup, where the storage has no snapshots.
+    Backup {
+        /// Where the repository lies.
+        repository: PathBuf,
+        /// The file that holds its password.
+        password_file: PathBuf,
+        /// Of the backup's record: 64 hexadecimal digits.
+        backup: String,
+    },
 }
 
 /// How much room a snapshot takes, in bytes. Two numbers: what was written since says nothing about what deleting it
@@ -85,6 +99,19 @@ pub struct Space {
     pub grown: Option<u64>,
     /// What deleting it would free; an estimate.
     pub reclaimable: Option<u64>,
+}
+
+/// Differences in numbers; directories are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Files that are in both, and differ.
+    pub changed: u64,
+    /// Files in the second alone.
+    pub added: u64,
+    /// Files in the first alone.
+    pub removed: u64,
+    /// Bytes of the changed and the added ones, as they are in the second.
+    pub bytes: u64,
 }
 
 /// One step of a switch. Its name is a short text for people and for the journal; the arguments are the provider's
@@ -177,6 +204,13 @@ pub trait Provider: Send + Sync {
     /// What may differ between a snapshot and another or, if `None`, the live tree; `None` if the storage cannot tell
     /// quickly. Too many is allowed, too few is not. Contents of nested subvolumes and of mounts below are not told.
     fn changed_paths(&self, from: &Handle, to: Option<&Handle>) -> Result<Option<Vec<Changed>>, Error>;
+
+    /// What differs between a snapshot and the live tree, in numbers, where the mechanism can tell without a view;
+    /// `None` where somebody has to compare.
+    fn summary(&self, from: &Handle) -> Result<Option<Summary>, Error> {
+        let _ = from;
+        Ok(None)
+    }
 
     /// What may differ between two snapshots in anything at all that an inode holds, its time of change too, so that
     /// whoever keeps a copy of the first needs to look at nothing else to have one of the second: all names of a file with

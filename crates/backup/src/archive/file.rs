@@ -26,7 +26,11 @@ impl Worker<'_> {
         let open = match open(&job) {
             Ok(open) => open,
             Err(error) => {
-                self.run.source_error(&job.place.path(), &explain_open(error));
+                let path = job.place.path();
+                match error {
+                    Errno::NOENT | Errno::LOOP => self.run.source_unsteady(&path, &explain_open(error)),
+                    error => self.run.source_error(&path, &explain_open(error)),
+                }
                 return self.entry_is_missing(&job.place);
             }
         };
@@ -36,7 +40,7 @@ impl Worker<'_> {
                 job.identity.map_or(stat, |listed| with_identity(stat, &listed))
             }
             Ok(_) => {
-                self.run.source_error(&job.place.path(), &"it is no regular file any more");
+                self.run.source_unsteady(&job.place.path(), &"it is no regular file any more");
                 return self.entry_is_missing(&job.place);
             }
             Err(error) => {
@@ -97,13 +101,13 @@ impl Worker<'_> {
         let path = || job.place.path();
         match Stat::of(open.as_fd()) {
             Ok(after) if after.size > before.size => {
-                self.run.source_error(&path(), &"it grew while it was read; its beginning is saved");
+                self.run.source_unsteady(&path(), &"it grew while it was read; its beginning is saved");
             }
             Ok(after) if after.size < before.size || bytes < before.size => {
-                self.run.source_error(&path(), &"it shrank while it was read; what was left is saved");
+                self.run.source_unsteady(&path(), &"it shrank while it was read; what was left is saved");
             }
             Ok(after) if after.mtime != before.mtime => {
-                self.run.source_error(&path(), &"it changed while it was read; it may be inconsistent");
+                self.run.source_unsteady(&path(), &"it changed while it was read; it may be inconsistent");
             }
             Ok(_) => {}
             Err(error) => self.run.source_error(&path(), &error),

@@ -34,6 +34,10 @@ impl Worker<'_> {
         let opened = open(&directory, above.as_deref(), elsewhere.map(|place| &*place.at), whole);
         let (open, stat) = match opened.and_then(|open| stat(&open, above.as_deref()).map(|stat| (open, stat))) {
             Ok(opened) => opened,
+            Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) if !directory.is_root() => {
+                self.run.source_unsteady(&path, &format_args!("cannot open the directory: {error}"));
+                return self.directory_is_missing(&directory);
+            }
             Err(error) => {
                 self.run.source_error(&path, &format_args!("cannot open the directory: {error}"));
                 return self.directory_is_missing(&directory);
@@ -167,6 +171,10 @@ impl Worker<'_> {
             Ok(stat) => stat,
             // Not listed, but told: it is gone.
             Err(error) if gathering.is_told() && error.source.kind() == std::io::ErrorKind::NotFound => return false,
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
+                self.run.source_unsteady(&error.path, &error.source);
+                return false;
+            }
             Err(error) => {
                 self.run.source_error(&error.path, &error.source);
                 return false;

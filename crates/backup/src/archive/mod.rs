@@ -85,6 +85,8 @@ pub struct Outcome {
     pub summary: Summary,
     /// Files and directories that could not be read as they should have been.
     pub errors: u64,
+    /// Those of the errors that are no failure to read: somebody changed or removed the file just then.
+    pub unsteady: u64,
     /// What was added to the repository.
     pub added: Added,
     /// What later runs may go on from, if they know what changed; `None` where something could not be read.
@@ -163,10 +165,10 @@ pub fn archive(
         total_bytes_processed: totals.bytes,
         ..Summary::default()
     };
-    let errors = load(&counts.errors);
+    let (errors, unsteady) = (load(&counts.errors), load(&counts.unsteady));
     let base = (errors == 0).then(|| run.base(tree, totals));
     let (looked_at, went_by_changes) = (load(&counts.looked_at), run.changes.any());
-    Ok(Outcome { tree: Some(tree), summary, errors, added, base, looked_at, went_by_changes })
+    Ok(Outcome { tree: Some(tree), summary, errors, unsteady, added, base, looked_at, went_by_changes })
 }
 
 /// The newest backup of the host that has all of the paths: what a new one is compared with.

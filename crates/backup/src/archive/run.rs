@@ -53,6 +53,7 @@ pub(super) struct Counts {
     pub(super) dirs_unmodified: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) errors: AtomicU64,
+    pub(super) unsteady: AtomicU64,
     pub(super) looked_at: AtomicU64,
 }
 
@@ -91,6 +92,12 @@ impl<'a> Run<'a> {
     pub(super) fn source_error(&self, path: &Path, error: &dyn Display) {
         count(&self.counts.errors);
         self.options.progress.error(path, error);
+    }
+
+    /// As [`Run::source_error`], for a source that somebody changed or removed while it was read.
+    pub(super) fn source_unsteady(&self, path: &Path, error: &dyn Display) {
+        count(&self.counts.unsteady);
+        self.source_error(path, error);
     }
 
     /// The repository failed: the run cannot go on. The first reason is the one that is reported.

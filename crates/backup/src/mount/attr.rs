@@ -1,8 +1,12 @@
 //! What the kernel is told of a node.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
+use repository::chunker::MIN_BYTES;
+use repository::hash::sha256;
+use repository::id::Id;
 use repository::tree::{Node, NodeKind, Timestamp, st_mode_from_file_mode};
 
 /// Longest name the kernel takes from us, in bytes (`FUSE_NAME_MAX`); one longer makes a directory unreadable.
@@ -36,6 +40,15 @@ pub(super) fn shown(node: &Node) -> Option<FileType> {
     }
 }
 
+/// What holes are cut into; long runs of written zeros, too.
+static ZEROS: LazyLock<Id> = LazyLock::new(|| sha256(&vec![0; MIN_BYTES]));
+
+/// Bytes of a file's holes, as far as they fill pieces. Who copies a file or asks du(1) sees that it is sparse.
+fn bytes_of_holes(node: &Node) -> u64 {
+    let pieces = node.content.as_deref().filter(|content| content.len() > 1).unwrap_or_default();
+    pieces.iter().filter(|id| **id == *ZEROS).count() as u64 * MIN_BYTES as u64
+}
+
 /// A node's attributes. `size` is a regular file's.
 pub(super) fn of_node(number: u64, node: &Node, kind: FileType, size: u64) -> FileAttr {
     let size = match kind {
@@ -46,7 +59,7 @@ pub(super) fn of_node(number: u64, node: &Node, kind: FileType, size: u64) -> Fi
     FileAttr {
         ino: INodeNo(number),
         size,
-        blocks: size.div_ceil(512),
+        blocks: size.saturating_sub(bytes_of_holes(node)).div_ceil(512),
         atime: system_time(node.atime),
         mtime: system_time(node.mtime),
         ctime: system_time(node.ctime),

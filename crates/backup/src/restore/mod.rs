@@ -14,6 +14,7 @@ mod pace;
 mod place;
 mod remove;
 mod reserve;
+pub mod revert;
 mod run;
 mod verify;
 mod walk;

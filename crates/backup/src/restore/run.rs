@@ -43,6 +43,8 @@ pub(super) struct Counts {
     pub(super) bytes_total: AtomicU64,
     pub(super) bytes_written: AtomicU64,
     pub(super) errors: AtomicU64,
+    /// Those of the errors that are about attributes.
+    attributes: AtomicU64,
     pub(super) verified: AtomicU64,
 }
 
@@ -86,7 +88,13 @@ impl<'a> Run<'a> {
         self.options.progress.error(path, error);
     }
 
+    /// Whether all contents are there, and only some attributes could not be set.
+    pub(super) fn has_lost_only_attributes(&self) -> bool {
+        self.counts.errors.load(Ordering::Relaxed) == self.counts.attributes.load(Ordering::Relaxed)
+    }
+
     fn attribute_error(&self, directory: &Directory, error: &AttributeError) {
+        add(&self.counts.attributes, 1);
         self.error(&directory.path().join(&error.path), &format_args!("cannot {}: {}", error.action, error.source));
     }
 

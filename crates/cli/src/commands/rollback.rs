@@ -21,7 +21,10 @@ use crate::global::Global;
 use crate::human;
 use crate::output::{Output, printable};
 use crate::signals;
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
+
+/// Of a root directory, every process is one.
+const HOLDERS_SHOWN: usize = 20;
 
 /// Take a directory back to a snapshot, live and mounted, as a whole.
 #[derive(Args, Debug)]
@@ -73,7 +76,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         (Some(to), false) => session.find_or_newest(to, global)?,
         (None, false) => return Err(CommandError::usage("no snapshot is named").into()),
     };
-    let provider = snapshots::open(&record.directory, &handle)?;
+    let provider = session.reopen(&record.directory, &handle)?;
     let project = configuration::project_of(&record.directory, global, output);
     let probe = command.probe.as_ref().or(project.as_ref().and_then(|project| project.probe.as_ref()));
     let probe_limit = match (&command.probe, &project) {
@@ -120,12 +123,16 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 fn losses(provider: &dyn Provider, record: &Record, output: &Output) -> Option<Summary> {
     let handle = record.handle.as_ref()?;
     let compare = || {
+        if let Some(summary) = provider.summary(handle)? {
+            return Ok(summary);
+        }
         let view = provider.view(handle)?;
         let limited = provider.changed_paths(handle, None)?;
-        changes::between(view.path(), provider.directory(), limited.as_deref())
+        let changes = changes::between(view.path(), provider.directory(), limited.as_deref())?;
+        Ok::<_, snapshot::error::Error>(changes.summary())
     };
     match compare() {
-        Ok(changes) => Some(changes.summary()),
+        Ok(summary) => Some(summary),
         Err(error) => {
             output.warning(format_args!("what will be lost cannot be told: {error}"));
             None
@@ -211,8 +218,12 @@ fn show(plan: &Plan, record: &Record, session: &Session<'_>) -> Result<()> {
     if !plan.restart.is_empty() {
         line("restarted", &plan.restart.join(", "));
     }
-    for (number, holder) in going_on.iter().enumerate() {
+    let shown = if output.verbose { going_on.len() } else { HOLDERS_SHOWN };
+    for (number, holder) in going_on.iter().take(shown).enumerate() {
         line(if number == 0 { "in use by" } else { "" }, &told(holder));
+    }
+    if going_on.len() > shown {
+        line("", &format!("and {} more (--verbose shows them)", human::count((going_on.len() - shown) as u64)));
     }
     if !going_on.is_empty() {
         line("", "which go on in the old state until they are restarted (--stop, --restart)");

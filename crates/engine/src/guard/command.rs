@@ -54,6 +54,12 @@ impl Signals {
         Some(self.received.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
     }
 
+    /// Whether one came, for whoever asks from elsewhere.
+    pub fn watch(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let received = Arc::clone(&self.received);
+        move || received.load(Ordering::Relaxed) != 0
+    }
+
     /// Runs a command to its end.
     pub fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
         let mut child = {

@@ -20,6 +20,14 @@ pub enum Error {
     /// Snapshots, or the state directory.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// No directory of the project lies where snapshots can be had. Trying again does not help.
+    #[error("there are no snapshots of {project}: {source}")]
+    NoMechanism {
+        /// The project.
+        project: String,
+        /// Why not of the last of its directories.
+        source: Box<SnapshotError>,
+    },
     /// A repository, once it was open or while it was being opened.
     #[error("repository \"{name}\": {source}")]
     Repository {
@@ -76,6 +84,7 @@ impl Error {
         match self {
             Error::Busy { .. } => Some("wait for it to end; the daemon waits by itself".to_owned()),
             Error::Snapshot(error) => error.hint().map(str::to_owned),
+            Error::NoMechanism { source, .. } => source.hint().map(str::to_owned),
             Error::Access { source, .. } => source.hint(),
             Error::Hook { .. } => {
                 Some("mend what the hook complains about, or take it out of the configuration".to_owned())

@@ -31,7 +31,8 @@ pub struct Snapshots {
 /// Takes snapshots of all directories of a project that can have one.
 ///
 /// # Errors
-/// If none can, or one that can fails; then none is left.
+/// If none can ([`Error::NoMechanism`] if no directory lies where there are any), or one that can fails; then none is
+/// left. Backups are no stand-in here: a project has its own.
 pub fn create(context: &Context<'_>, project: &Project, request: &Request) -> Result<Snapshots, Error> {
     let name = &project.name;
     let job = Job::begin(JobKind::Snapshot, Some(name), None, context.clock.wall())?;
@@ -77,6 +78,11 @@ fn take(context: &Context<'_>, project: &Project, request: &Request) -> Result<S
     if providers.is_empty()
         && let Some((_, error)) = without.pop()
     {
+        // Of a path that is not there, nobody knows.
+        let refused = |error: &SnapshotError| matches!(error, SnapshotError::Refused { .. });
+        if refused(&error) && without.iter().all(|(_, error)| refused(error)) {
+            return Err(Error::NoMechanism { project: project.name.clone(), source: Box::new(error) });
+        }
         return Err(error.into());
     }
     let lock = (context.lock_snapshots)()?;

@@ -187,6 +187,7 @@ impl Provider for Btrfs {
             keeps_old_tree: true,
             knows_changes: true,
             works_unprivileged: false,
+            spares_state: false,
         }
     }
 

@@ -15,8 +15,9 @@ mod walk;
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+pub use crate::provider::Summary;
 pub use content::{ContentDiff, content};
 
 use crate::error::Error;
@@ -78,19 +79,6 @@ pub struct Changes {
     pub list: Vec<Change>,
     /// What could not be looked at.
     pub unread: Vec<Error>,
-}
-
-/// Differences in numbers; directories are not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Files that are in both, and differ.
-    pub changed: u64,
-    /// Files in the second alone.
-    pub added: u64,
-    /// Files in the first alone.
-    pub removed: u64,
-    /// Bytes of the changed and the added ones, as they are in the second.
-    pub bytes: u64,
 }
 
 impl Changes {

@@ -154,6 +154,7 @@ impl Provider for LvmThin {
             keeps_old_tree: true,
             knows_changes: false,
             works_unprivileged: false,
+            spares_state: false,
         }
     }
 

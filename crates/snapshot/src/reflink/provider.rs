@@ -105,6 +105,7 @@ impl Provider for Reflink {
             keeps_old_tree: true,
             knows_changes: false,
             works_unprivileged: true,
+            spares_state: false,
         }
     }
 

@@ -76,7 +76,7 @@ pub fn gather(
         safety,
         safety_expires: request.safety_expires,
         losses: request.losses,
-        is_state_inside: is_inside(state.root(), directory)?,
+        is_state_inside: !provider.abilities().spares_state && is_inside(state.root(), directory)?,
         under_way: under_way.map(|entry| entry.change),
     };
     plan(facts).map_err(|Refusal { message, hint }| Error::Refused { message, hint })

@@ -212,6 +212,7 @@ mod tests {
             keeps_old_tree: false,
             knows_changes: false,
             works_unprivileged: false,
+            spares_state: false,
         };
         Facts {
             snapshot,

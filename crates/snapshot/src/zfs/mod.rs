@@ -97,6 +97,7 @@ impl Provider for Zfs {
             // zfs-fuse has no `zfs diff`, and no module in the kernel.
             knows_changes: Path::new("/sys/module/zfs").exists(),
             works_unprivileged: false,
+            spares_state: false,
         }
     }
 

@@ -227,5 +227,9 @@ fn strangers(handle: &Handle) -> Vec<Handle> {
         }
         Handle::LvmThin { group, volume, .. } => vec![Handle::LvmThin { group, volume, uuid: other }],
         Handle::Zfs { dataset, name, .. } => vec![Handle::Zfs { dataset, name, guid: "1".to_owned() }],
+        Handle::Backup { repository, password_file, backup } => {
+            let elsewhere = repository.parent().unwrap().to_owned();
+            vec![Handle::Backup { repository: elsewhere, password_file, backup }]
+        }
     }
 }

@@ -63,6 +63,7 @@ impl Provider for Plain {
             keeps_old_tree: self.keeps_old_tree,
             knows_changes: false,
             works_unprivileged: true,
+            spares_state: false,
         }
     }
 

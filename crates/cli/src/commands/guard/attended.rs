@@ -4,14 +4,17 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use engine::guard::command::{Signals, exit_code};
 use engine::guard::document::{Guard, Outcome, Phase};
 use engine::guard::{Asked, Guards, Times};
+use engine::net::Nets;
 use engine::rollback::Services;
 use snapshot::id::Id;
+use snapshot::provider::Kind;
 use snapshot::record::Record;
 
 use super::{Command, GUARD_VARIABLE, start_watchdog};
@@ -19,7 +22,7 @@ use crate::ask::{self, Answer};
 use crate::error::Code;
 use crate::human;
 use crate::output::{Output, printable};
-use crate::snapshots::{Session, provider_of};
+use crate::snapshots::Session;
 
 /// How often the countdown is drawn, and somebody's decision looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -39,20 +42,24 @@ struct Attended<'a> {
 
 pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, guards: &Guards<'_>) -> Result<ExitCode> {
     let output = session.output;
-    let provider = provider_of(directory)?;
+    let signals = Signals::survive()?;
+    let nets = Nets { is_cancelled: Arc::new(signals.watch()), ..session.nets.clone() };
+    let provider = nets.provider(directory)?;
+    session.warn_before(&*provider);
     // What was cut short before is put in order first.
     drop(session.lock()?);
     let begun = Instant::now();
     let times = command.confirm.map(|confirm| Times { confirm, command: command.limit });
     let services = Services { stop: command.stop.clone(), restart: command.restart.clone() };
     let asked = Asked { command: shown(&command.command), grace: command.grace, confirm: times, services };
-    let signals = Signals::survive()?;
     let (guard, record) = guards.begin(&*provider, asked, &mut || session.tell_waiting())?;
     let id = guard.id;
-    output.message(format_args!("snapshot {id} taken in {:.0} ms", begun.elapsed().as_secs_f64() * 1000.0));
-    if !provider.abilities().is_atomic {
-        output.warning("the file system has no snapshots: files were cloned one after the other, not at one moment");
+    let millis = begun.elapsed().as_secs_f64() * 1000.0;
+    match provider.kind() {
+        Kind::Backup => output.message(format_args!("backup {id} taken as net in {millis:.0} ms")),
+        _ => output.message(format_args!("snapshot {id} taken in {millis:.0} ms")),
     }
+    session.warn_after(&*provider);
     let attended = Attended { command, guards, output, signals, id, record };
     // Dropping it leaves the watchdog running.
     let _watchdog = match attended.with_watchdog(session) {

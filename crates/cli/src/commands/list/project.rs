@@ -18,14 +18,14 @@ use crate::configured::Repositories;
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, numbers, printable, words};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 pub(super) fn run(name: &str, is_offline: bool, global: &Global, output: &Output) -> Result<ExitCode> {
     let configuration = configuration::load(global)?;
     let project = configuration::project(&configuration, name)?;
     let session = Session::open(global, output)?;
     let recorder = recorder(&session, output);
-    let spaces = |records: &[Record]| snapshots::spaces(records, output);
+    let spaces = |records: &[Record]| session.spaces(records);
     let line = Repositories::of(Some(&configuration)).with_sources(|sources| {
         let subject = Subject { name: &project.name, paths: &project.paths };
         let request = Request { subject, sources, is_offline, spaces: &spaces };

@@ -18,14 +18,15 @@ pub(super) fn look_after(session: &Session<'_>, once: bool) -> Result<()> {
     if once {
         return Ok(());
     }
-    let (state, output) = (session.state.clone(), session.output.clone());
+    let (state, nets, output) = (session.state.clone(), session.nets.clone(), session.output.clone());
     let mut has_failed = false;
     std::thread::Builder::new().name("guards".to_owned()).spawn(move || {
         loop {
             std::thread::sleep(LOOK_EVERY);
             // One that has ended is waited for.
             watchdogs.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-            match look(&Session { state: state.clone(), now: jiff::Timestamp::now(), output: &output }) {
+            let now = jiff::Timestamp::now();
+            match look(&Session { state: state.clone(), nets: nets.clone(), now, output: &output }) {
                 Ok(started) => watchdogs.extend(started),
                 Err(error) if !has_failed => {
                     has_failed = true;

@@ -185,6 +185,8 @@ impl Worker for ByJobs {
             Err(_) if signals::is_cancelled() => Outcome::Stopped,
             Err(error) => match error.downcast_ref::<Error>() {
                 Some(error @ Error::Busy { .. }) => Outcome::Busy(error.to_string()),
+                // It will not be better in a minute.
+                Some(error @ Error::NoMechanism { .. }) => Outcome::Incomplete(error.to_string()),
                 _ => Outcome::Failed(in_one_line(&error)),
             },
         }

@@ -10,6 +10,7 @@ use engine::config::Project;
 use engine::job::snapshots;
 use jiff::Timestamp;
 use snapshot::manage::{self, Request};
+use snapshot::provider::Handle;
 use snapshot::record::{Purpose, Record};
 
 use super::document::Document;
@@ -18,7 +19,7 @@ use crate::global::Global;
 use crate::human;
 use crate::jobs;
 use crate::output::{Output, printable};
-use crate::snapshots::{Session, provider_of};
+use crate::snapshots::Session;
 
 /// Take a snapshot of a directory or of a project: a point in time on the same disk, to roll back to within hours.
 #[derive(Args, Debug)]
@@ -77,13 +78,12 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     }
     let session = Session::open(global, output)?;
     let begun = Instant::now();
-    let provider = provider_of(&command.directory)?;
+    let provider = session.nets.provider(&command.directory)?;
     let lock = session.lock()?;
+    session.warn_before(&*provider);
     let request = command.request(LIFE, session.now);
     let record = manage::create(&lock, &*provider, request, session.now)?;
-    if !provider.abilities().is_atomic {
-        output.warning("the file system has no snapshots: files were cloned one after the other, not at one moment");
-    }
+    session.warn_after(&*provider);
     if output.json {
         output.json(&Document::new(&record, None))?;
     } else {
@@ -135,5 +135,9 @@ pub(crate) fn told(record: &Record, took: Duration, now: Timestamp) -> String {
         (false, Some(expires)) => format!("expires {}", human::until(now, expires)),
     };
     let millis = took.as_secs_f64() * 1000.0;
-    format!("snapshot of {} taken in {millis:.0} ms; {end}", printable(&record.directory))
+    let directory = printable(&record.directory);
+    match record.handle {
+        Some(Handle::Backup { .. }) => format!("backup of {directory} taken as net in {millis:.0} ms; {end}"),
+        _ => format!("snapshot of {directory} taken in {millis:.0} ms; {end}"),
+    }
 }

@@ -13,7 +13,7 @@ use snapshot::state::Lock;
 use crate::error::CommandError;
 use crate::global::Global;
 use crate::output::{Output, printable};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// Delete snapshots. The live directory is not touched.
 #[derive(Args, Debug)]
@@ -37,10 +37,10 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     for (record, handle) in chosen.into_values() {
         let (id, directory) = (record.id, printable(&record.directory));
         if command.forget {
-            forget(&lock, &record, &handle)?;
+            forget(&session, &lock, &record, &handle)?;
             output.message(format_args!("snapshot {id} of {directory} forgotten"));
         } else {
-            let provider = snapshots::open(&record.directory, &handle)?;
+            let provider = session.reopen(&record.directory, &handle)?;
             manage::delete(&lock, &*provider, id)?;
             output.message(format_args!("snapshot {id} of {directory} deleted"));
         }
@@ -53,9 +53,9 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 }
 
 /// What lies somewhere nevertheless, and is forgotten, would never be deleted.
-fn forget(lock: &Lock, record: &Record, handle: &Handle) -> Result<()> {
+fn forget(session: &Session<'_>, lock: &Lock, record: &Record, handle: &Handle) -> Result<()> {
     let is_there = |provider: Box<dyn Provider>| Ok(provider.list()?.iter().any(|(id, _)| *id == record.id));
-    if snapshots::open(&record.directory, handle).and_then(is_there).unwrap_or(false) {
+    if session.reopen(&record.directory, handle).and_then(is_there).unwrap_or(false) {
         let error = CommandError::new(format!("snapshot {} is still there", record.id));
         return Err(error.hint("delete it without --forget").into());
     }

@@ -14,7 +14,7 @@ use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, printable};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// Longer files are not compared by lines.
 const LIMIT: u64 = 16 << 20;
@@ -67,7 +67,7 @@ impl Tree {
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     let session = Session::open(global, output)?;
     let (record, handle) = session.find(&command.before)?;
-    let provider = snapshots::open(&record.directory, &handle)?;
+    let provider = session.reopen(&record.directory, &handle)?;
     let before = provider.view(&handle)?;
     let after = match command.after.as_str() {
         "now" => Tree::Live(record.directory.clone()),

@@ -50,5 +50,6 @@ fn kind(handle: &Handle) -> Kind {
         Handle::Reflink { .. } => Kind::Reflink,
         Handle::LvmThin { .. } => Kind::LvmThin,
         Handle::Zfs { .. } => Kind::Zfs,
+        Handle::Backup { .. } => Kind::Backup,
     }
 }

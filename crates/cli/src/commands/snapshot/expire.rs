@@ -10,7 +10,7 @@ use snapshot::manage;
 
 use crate::global::Global;
 use crate::output::{Output, printable};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// Delete the snapshots that have had their time.
 #[derive(Args, Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn expire(session: &Session<'_>, dry_run: bool) -> Result<Expired> {
         return Ok(Expired { ids: decided, failed: 0 });
     }
     let mut expired = Expired { ids: Vec::new(), failed: 0 };
-    for (id, result) in expire::perform(&lock, &decided, session.now, &snapshots::open) {
+    for (id, result) in expire::perform(&lock, &decided, session.now, &session.opener()) {
         let (record, is_last) = about(id);
         let directory = printable(&record.directory);
         match result {

@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use snapshot::expire::{self, Limits, Warning};
 use snapshot::manage::{self, Listed};
-use snapshot::provider::Space;
+use snapshot::provider::{Handle, Space};
 use snapshot::record::{Purpose, Record};
 
 use super::document::Document;
@@ -16,7 +16,7 @@ use crate::configuration::Target;
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, numbers, printable, words};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// A snapshot is for hours, and keeps all that was replaced since.
 const LIMITS: Limits = Limits { age: SignedDuration::from_hours(24), grown: 20_000_000_000, free: 10_000_000_000 };
@@ -45,7 +45,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         listed.retain(|listed| directories.contains(&listed.record.directory));
     }
     let records: Vec<Record> = listed.iter().map(|listed| listed.record.clone()).collect();
-    let spaces = snapshots::spaces(&records, output);
+    let spaces = session.spaces(&records);
     if output.json {
         let documents = listed.iter().zip(&spaces).map(|(listed, space)| Document::new(&listed.record, *space));
         output.json(&documents.collect::<Vec<_>>())?;
@@ -105,6 +105,11 @@ pub(crate) fn note(record: &Record, is_whole: bool) -> String {
         ("", Purpose::Undo { brought_back_from }) => format!("before files came back from {brought_back_from}"),
         (_, Purpose::Backup) if record.expires.is_none() => "what the next backup is compared with".to_owned(),
         (note, _) => note.to_owned(),
+    };
+    let note = match (&record.handle, note.as_str()) {
+        (Some(Handle::Backup { .. }), "") => "a backup as net".to_owned(),
+        (Some(Handle::Backup { .. }), note) => format!("a backup as net, {note}"),
+        _ => note,
     };
     let note: String = note.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     match note.char_indices().nth(SHOWN) {

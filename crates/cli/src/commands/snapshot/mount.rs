@@ -14,7 +14,7 @@ use crate::error::CommandError;
 use crate::global::Global;
 use crate::output::{Output, printable};
 use crate::signals;
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// How soon an `umount` by somebody else is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let (record, handle) = session.find(&command.snapshot)?;
     let point =
         command.directory.canonicalize().with_context(|| format!("cannot mount on {}", command.directory.display()))?;
-    let view = snapshots::open(&record.directory, &handle)?.view(&handle)?;
+    let view = session.reopen(&record.directory, &handle)?.view(&handle)?;
     signals::watch();
     bind(view.path(), &point)?;
     if output.json {

@@ -16,7 +16,7 @@ use super::diff;
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, printable};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// Bring back single files or directories from a snapshot; the rest stays as it is.
 #[derive(Args, Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct Command {
 pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result<ExitCode> {
     let session = Session::open(global, output)?;
     let (record, handle) = session.find_or_newest(&command.snapshot, global)?;
-    let provider = snapshots::open(&record.directory, &handle)?;
+    let provider = session.reopen(&record.directory, &handle)?;
     let paths = command.paths.iter().map(|path| diff::within(path, &record.directory)).collect::<Result<Vec<_>>>()?;
     let view = provider.view(&handle)?;
     if command.dry_run {

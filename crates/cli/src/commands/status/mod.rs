@@ -28,7 +28,7 @@ use crate::configuration;
 use crate::error::Code;
 use crate::global::Global;
 use crate::output::{Output, terminal_width};
-use crate::snapshots::{self, Session};
+use crate::snapshots::Session;
 
 /// Show how well each project is protected, what comes next, and what needs attention.
 #[derive(Args, Debug)]
@@ -83,7 +83,7 @@ fn look(command: &Command, config: &Config, global: &Global, output: &Output) ->
         catalog: catalog.as_ref(),
         system: &machine,
         guards: &guards,
-        open: &snapshots::open,
+        open: &session.opener(),
         runner: Arc::new(System),
         host: &host,
         zone: TimeZone::system(),

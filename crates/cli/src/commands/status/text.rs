@@ -106,6 +106,7 @@ fn of_snapshots(project: &Project, now: Timestamp) -> Vec<Cell> {
         Some(Kind::Reflink) => "reflink",
         Some(Kind::LvmThin) => "LVM thin",
         Some(Kind::Zfs) => "ZFS",
+        Some(Kind::Backup) => "backups as nets",
         None => "none possible",
     };
     let mut cells = vec![Cell::new(format!("{mechanism}, {}", human::few(&paths)))];
