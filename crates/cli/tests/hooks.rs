@@ -147,6 +147,7 @@ fn apt_goes_on_without_a_snapshot_unless_it_shall_not() {
     let strict = ["hook", "install", "apt", "--strict", "--file", file.to_str().unwrap(), "--directory", &directory];
     fs::remove_file(apt.path("state")).unwrap();
     apt.shop.run(strict).succeeds();
+    fs::remove_dir_all(apt.path("state")).ok();
     fs::write(apt.path("state"), "").unwrap();
     let butter = apt.package("butter", "1.0");
     apt.get(&["install", &butter]).fails(100, []);
