@@ -105,11 +105,13 @@ fn paths(id: Id) -> (PathBuf, PathBuf) {
 fn clear(id: Id) -> Result<(), Error> {
     let (directory, tree) = paths(id);
     while rustix::mount::unmount(&tree, UnmountFlags::DETACH).is_ok() {}
-    for path in [tree, directory] {
-        match fs::remove_dir(&path) {
+    for path in [&tree, &directory] {
+        match fs::remove_dir(path) {
             // Another one clears it at the same time.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.map_err(Error::io("remove", &path))?,
+            // It is just being made, and will be somebody's.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && path == &directory => {}
+            removed => removed.map_err(Error::io("remove", path))?,
         }
     }
     Ok(())
