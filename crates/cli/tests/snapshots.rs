@@ -318,7 +318,10 @@ fn an_ordinary_user_is_told_what_is_missing_and_can_clone_what_is_theirs() {
         std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
     }
     let binary = shop.environment.path("snapback");
-    fs::copy(env!("CARGO_BIN_EXE_snapback"), &binary).unwrap();
+    // Not by ourselves: a process that another thread starts meanwhile would have it open for writing.
+    assert!(
+        std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_snapback")).arg(&binary).status().unwrap().success()
+    );
     for path in [shop.environment.path(""), shop.environment.path("home")] {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
     }

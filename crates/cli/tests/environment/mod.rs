@@ -119,7 +119,9 @@ impl Environment {
         // Permissions do not bind root.
         if rustix::process::getuid().is_root() {
             let binary = self.path("snapback");
-            fs::copy(env!("CARGO_BIN_EXE_snapback"), &binary).unwrap();
+            // Not by ourselves: a process that another thread starts meanwhile would have it open for writing.
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_snapback")).arg(&binary).status().unwrap();
+            assert!(copied.success());
             fs::set_permissions(&binary, fs::Permissions::from_mode(0o555)).unwrap();
             let environment: Vec<_> =
                 command.get_envs().map(|(key, value)| (key.to_owned(), value.unwrap().to_owned())).collect();
