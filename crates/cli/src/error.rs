@@ -107,6 +107,13 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
             (code, hint) = judge(cause);
             break;
         }
+        if let Some(cause) = cause.downcast_ref::<AccessError>() {
+            match cause {
+                AccessError::Repository(cause) => (code, hint) = judge(cause),
+                cause => hint = cause.hint(),
+            }
+            break;
+        }
         if let Some(cause) = cause.downcast_ref::<engine::catalog::Error>() {
             hint = cause.hint();
             break;

@@ -3,10 +3,10 @@
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use engine::config::split_words;
+use engine::repositories::{self, Password};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
@@ -15,9 +15,6 @@ use crate::global::Global;
 
 /// The environment's.
 const VARIABLE: &str = "SNAPBACK_PASSWORD";
-
-/// A password's bytes, wiped when dropped.
-pub(crate) type Password = Zeroizing<Vec<u8>>;
 
 /// Where to look for a password before the terminal is asked.
 pub(crate) struct Sources<'a> {
@@ -72,7 +69,7 @@ impl<'a> Sources<'a> {
 
     fn given(&self) -> Result<Option<Password>> {
         if let Some(file) = self.file {
-            return from_file(file).map(Some);
+            return Ok(Some(repositories::password_in_file(file)?));
         }
         if let Some(command) = self.command {
             return from_command(command).map(Some);
@@ -82,43 +79,13 @@ impl<'a> Sources<'a> {
     }
 }
 
-fn from_file(path: &Path) -> Result<Password> {
-    let read = || -> std::io::Result<Password> {
-        let mut file = std::fs::File::open(path)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-        // A wrong name should not fill the memory.
-        std::io::Read::by_ref(&mut file).take(64 << 10).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().with_context(|| format!("cannot read the password file {}", path.display()))?;
-    Ok(without_newline(bytes))
-}
-
 fn from_command(line: &str) -> Result<Password> {
     let wrong = |reason: &str| CommandError::usage(format!("--password-command {line:?}: {reason}"));
     let words = split_words(line).ok_or_else(|| wrong("a quote is not closed"))?;
-    let (program, arguments) = words.split_first().ok_or_else(|| wrong("it is empty"))?;
-    // Its prompts and complaints are for the user.
-    let output = Command::new(program)
-        .args(arguments)
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot run the password command {program:?}"))?;
-    let bytes = Zeroizing::new(output.stdout);
-    if !output.status.success() {
-        return Err(CommandError::new(format!("the password command {program:?} ended with {}", output.status)).into());
+    if words.is_empty() {
+        return Err(wrong("it is empty").into());
     }
-    Ok(without_newline(bytes))
-}
-
-fn without_newline(mut bytes: Password) -> Password {
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-    }
-    bytes
+    Ok(repositories::password_of_command(&words)?)
 }
 
 /// Asks on the terminal, without showing what is typed.
@@ -165,19 +132,5 @@ fn read_line(terminal: &mut std::fs::File) -> Result<Password> {
             21 => line.clear(),
             byte => line.push(byte),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_one_newline_at_the_end_is_not_part_of_the_password() {
-        let trimmed = |text: &str| without_newline(Zeroizing::new(text.into())).to_vec();
-        assert_eq!(trimmed("a b \n"), b"a b ");
-        assert_eq!(trimmed("a\r\n"), b"a");
-        assert_eq!(trimmed("a\n\n"), b"a\n");
-        assert_eq!(trimmed(""), b"");
     }
 }

@@ -208,6 +208,15 @@ mod tests {
     }
 
     #[test]
+    fn only_one_newline_at_the_end_is_not_part_of_the_password() {
+        let trimmed = |text: &str| without_newline(Zeroizing::new(text.into())).to_vec();
+        assert_eq!(trimmed("a b \n"), b"a b ");
+        assert_eq!(trimmed("a\r\n"), b"a");
+        assert_eq!(trimmed("a\n\n"), b"a\n");
+        assert_eq!(trimmed(""), b"");
+    }
+
+    #[test]
     fn a_password_comes_from_where_the_configuration_says_without_the_end_of_its_line() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("secret"), "correct horse\r\n").unwrap();
