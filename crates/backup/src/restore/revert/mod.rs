@@ -27,7 +27,7 @@ use repository::id::Id;
 use repository::index::Index;
 use repository::tree::{Node, Timestamp};
 use repository::{Error, Repository};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, futimens, mkdirat, openat};
+use rustix::fs::{Mode, Timespec, Timestamps, futimens, mkdirat};
 use rustix::io::Errno;
 
 use self::compare::Act;
@@ -173,11 +173,8 @@ const TRIES: usize = 3;
 /// # Errors
 /// Before something was moved into place, the directory is as it was; else it is to be done once more.
 pub fn revert(source: Source<'_>, options: Options<'_>, staging: &str) -> Result<Counts, RevertError> {
+    clean_up(options.directory, staging)?;
     let root = reach::root(options.directory)?;
-    match remove_all(&root, staging.as_bytes()) {
-        Ok(_) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(RevertError::io("remove", options.directory.join(staging))(error)),
-    }
     let mut tries = 0;
     loop {
         tries += 1;
@@ -239,8 +236,7 @@ fn stage_and_place(
     staging: &str,
 ) -> Result<(), RevertError> {
     let path = options.directory.join(staging);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = openat(root, staging, flags, Mode::empty()).map_err(RevertError::io("open", &path))?;
+    let made = reach::directory(root, Path::new(staging)).map_err(RevertError::io("open", &path))?;
     stage::stage(source, options, &path, &plan.made)?;
     if !plan.made.is_empty() {
         sync(root, options.directory)?;
@@ -252,8 +248,7 @@ fn stage_and_place(
 const REMOVERS: usize = 4;
 
 fn remove_staging(root: &OwnedFd, staging: &str) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = openat(root, staging, flags, Mode::empty())?;
+    let open = reach::directory(root, Path::new(staging))?;
     let names = names(&open)?;
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -275,12 +270,10 @@ fn sync(root: &OwnedFd, directory: &Path) -> Result<(), RevertError> {
 
 /// Removes what a run that was cut short left, if it did.
 pub fn clean_up(directory: &Path, staging: &str) -> Result<(), RevertError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, directory, flags, Mode::empty()).map_err(RevertError::io("open", directory))?;
-    if rustix::fs::statat(&root, staging, AtFlags::SYMLINK_NOFOLLOW).is_err() {
-        return Ok(());
+    match remove_all(&reach::root(directory)?, staging.as_bytes()) {
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(RevertError::io("remove", directory.join(staging))(error)),
     }
-    remove_all(&root, staging.as_bytes()).map(drop).map_err(RevertError::io("remove", directory.join(staging)))
 }
 
 fn name_of(path: &Path) -> &[u8] {
