@@ -12,11 +12,10 @@ pub(crate) fn forked(work: impl FnOnce()) -> bool {
 /// Does it until it is killed before its n-th system call, counted from zero; tells whether it was.
 pub(crate) fn killed_before_call(n: u32, work: impl FnOnce()) -> bool {
     let child = fork(|| {
-        // SAFETY: it asks for this process to be traced by the one that waits for it below, and stops it for that.
-        unsafe {
-            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
-            libc::raise(libc::SIGSTOP);
-        }
+        // SAFETY: it asks for this process to be traced by the one that waits for it below.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }, 0, "this process cannot be traced");
+        // SAFETY: it stops this process, until the one that traces it lets it go on.
+        unsafe { libc::raise(libc::SIGSTOP) };
         work();
     });
     assert!(wait(child).is_some(), "the child did not stop");
