@@ -17,6 +17,8 @@ use snapshot::error::Error;
 use snapshot::id::Id;
 use snapshot::state::{Lock, State};
 
+use super::notes;
+
 /// The subdirectory of the state directory.
 const KIND: &str = "base";
 
@@ -53,19 +55,14 @@ pub(super) struct BaseVolume {
 impl Base {
     /// The one of a project and a repository. One that cannot be read is as good as none.
     pub(super) fn find(state: &State, project: &str, repository: &str) -> Option<Base> {
-        let all = all(state).ok()?;
+        let all = notes::all::<Base>(state, KIND).ok()?;
         all.into_iter().map(|(_, base)| base).find(|base| base.project == project && base.repository == repository)
     }
 
     /// Puts it in the place of the one that is there for the same project and repository.
     pub(super) fn save(&self, lock: &Lock) -> Result<(), Error> {
-        let directory = lock.state().root().join(KIND);
-        match std::fs::create_dir(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(Error::io("create", &directory))?,
-        }
         // Those that cannot be read any more would stand in the way for ever.
-        let known = all(lock.state())?;
+        let known = notes::all::<Base>(lock.state(), KIND)?;
         let mut ids = known.iter().filter(|(_, base)| self.is_of_the_same(base)).map(|(id, _)| *id);
         let id = ids.next().unwrap_or_else(Id::random);
         lock.state().write(KIND, id, self)?;
@@ -96,29 +93,16 @@ impl Base {
 
 /// The snapshots that are somebody's base, of a project.
 pub(super) fn snapshots(state: &State, project: &str) -> Result<Vec<Id>, Error> {
-    let bases = all(state)?.into_iter().filter(|(_, base)| base.project == project);
+    let bases = notes::all::<Base>(state, KIND)?.into_iter().filter(|(_, base)| base.project == project);
     Ok(bases.flat_map(|(_, base)| base.volumes).map(|volume| volume.snapshot).collect())
 }
 
 /// Forgets those of a project that are of none of the repositories named: nobody will ask for them again.
 pub(super) fn forget_others(lock: &Lock, project: &str, names: &[&str]) -> Result<(), Error> {
-    for (id, base) in all(lock.state())? {
+    for (id, base) in notes::all::<Base>(lock.state(), KIND)? {
         if base.project == project && !names.contains(&base.name.as_str()) {
             lock.state().remove(KIND, id)?;
         }
     }
     Ok(())
-}
-
-/// Of all projects. One that is damaged is removed: it is only good for not looking at everything.
-fn all(state: &State) -> Result<Vec<(Id, Base)>, Error> {
-    if !state.root().join(KIND).exists() {
-        return Ok(Vec::new());
-    }
-    loop {
-        match state.documents(KIND) {
-            Err(Error::Damaged { path, .. }) => std::fs::remove_file(&path).map_err(Error::io("remove", &path))?,
-            listed => return listed,
-        }
-    }
 }

@@ -56,6 +56,8 @@ impl ProjectLock {
 impl Drop for ProjectLock {
     fn drop(&mut self) {
         let _ = self.file.set_len(0);
+        // Closing it is not enough: a child that another thread starts has it, too, until it runs its program.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
 }
 

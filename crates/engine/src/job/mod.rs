@@ -20,6 +20,7 @@ pub mod check;
 mod error;
 pub mod hooks;
 pub mod lock;
+mod notes;
 pub mod priority;
 mod prune;
 mod retention;

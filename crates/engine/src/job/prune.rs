@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::error::Error as StateError;
 use snapshot::id::Id;
 
-use super::{Context, Error, wait};
+use super::{Context, Error, notes, wait};
 
 /// The subdirectory of the state directory.
 const KIND: &str = "prune";
@@ -133,12 +133,7 @@ fn is_worth_moving(moved: u64, freed: u64) -> bool {
 }
 
 fn find(context: &Context<'_>, repository: &str) -> Result<Option<(Id, Pending)>, StateError> {
-    let directory = context.state.root().join(KIND);
-    match std::fs::create_dir(&directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        made => made.map_err(StateError::io("create", &directory))?,
-    }
-    let all = context.state.documents::<Pending>(KIND)?;
+    let all = notes::all::<Pending>(context.state, KIND)?;
     Ok(all.into_iter().find(|(_, pending)| pending.repository == repository))
 }
 

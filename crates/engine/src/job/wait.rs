@@ -20,7 +20,14 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// Held by a backup as long as it needs the repository.
 pub(super) struct Wanted {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        // Closing it is not enough: a child that another thread starts has it, too, until it runs its program.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// Says that a repository is wanted.
@@ -32,7 +39,7 @@ pub(super) fn want(state: &Path, repository: &str) -> Result<Wanted, StateError>
             return Err(StateError::io("lock", &path)(error));
         }
     }
-    Ok(Wanted { _file: file })
+    Ok(Wanted { file })
 }
 
 /// Whether a backup on this machine wants a repository. If that cannot be told, nobody does.
