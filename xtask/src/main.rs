@@ -18,6 +18,7 @@ mod parts;
 mod random;
 mod shell;
 mod test;
+mod untouched;
 
 use std::process::ExitCode;
 

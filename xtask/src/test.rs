@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::untouched::System;
 use crate::{debian, parts, shell};
 
 /// The newest restic there is: the tests' second judge beside Debian stable's.
@@ -35,7 +36,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             tests.env(variable, restic);
         }
     }
-    shell::run(&mut tests)?;
+    let system = System::now();
+    let tested = shell::run(&mut tests);
+    system.assert_untouched()?;
+    tested?;
     for notice in &notices {
         eprintln!("xtask: tested without: {notice}");
     }

@@ -127,10 +127,13 @@ fn a_file_that_becomes_a_directory_is_named() {
 #[test]
 fn a_file_that_becomes_a_link_is_named_and_the_link_not_followed() {
     let moments = Moments::new();
+    let elsewhere = Scratch::new();
+    let outside = elsewhere.path().join("outside");
+    fs::write(&outside, "nobody's business").unwrap();
     let file = moments.file();
     let acted = moments.act(0, move || {
         fs::remove_file(&file).unwrap();
-        symlink("/etc/passwd", &file).unwrap();
+        symlink(&outside, &file).unwrap();
     });
     moments.assert_missing(acted, "it is no regular file any more");
 }
@@ -156,11 +159,14 @@ fn a_file_that_becomes_unreadable_is_named() {
 #[test]
 fn a_directory_that_becomes_a_link_is_named_and_the_link_not_followed() {
     let moments = Moments::new();
+    let elsewhere = Scratch::new();
+    fs::write(elsewhere.path().join("outside"), "nobody's business").unwrap();
+    let outside = elsewhere.path().to_owned();
     let directory = moments.directory();
     // Its own job, its two entries, the file's job.
     let (error, target) = moments.act(3, move || {
         fs::remove_dir_all(&directory).unwrap();
-        symlink("/etc", &directory).unwrap();
+        symlink(&outside, &directory).unwrap();
     });
     let directory = moments.directory();
     assert_eq!(error, format!("{}: cannot open the directory: Not a directory (os error 20)", directory.display()));
@@ -228,19 +234,20 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Changes files of a directory in all ways, as fast as it can.
-fn churn(directory: &Path, seed: u64, over: &AtomicBool) {
+/// Changes files of a directory in all ways, as fast as it can; never through a link.
+fn churn(directory: &Path, seed: u64, outside: &Path, over: &AtomicBool) {
+    let flags = NONBLOCK | rustix::fs::OFlags::NOFOLLOW.bits() as i32;
     let mut number = seed;
     while !over.load(Ordering::Relaxed) {
         number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let path = directory.join(format!("{}", number >> 33 & 63));
         // A fifo would wait for its reader.
-        let open = || OpenOptions::new().write(true).custom_flags(NONBLOCK).create(true).truncate(false).open(&path);
+        let open = || OpenOptions::new().write(true).custom_flags(flags).create(true).truncate(false).open(&path);
         // Whatever is not possible just now is left.
         let _ = match number >> 40 & 7 {
             0 => fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)),
             1 => fs::create_dir(&path).and_then(|()| fs::write(path.join("below"), "x")),
-            2 => symlink("/etc/passwd", &path),
+            2 => symlink(outside, &path),
             3 => rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, 0o600.into(), 0).map_err(Into::into),
             4 => fs::rename(&path, directory.join(format!("{}", number >> 50 & 63))),
             5 => open().and_then(|file| file.set_len(number >> 45)),
@@ -253,14 +260,17 @@ fn churn(directory: &Path, seed: u64, over: &AtomicBool) {
 fn a_tree_in_turmoil_is_backed_up_again_and_again() {
     let source = Scratch::new();
     let (wild, calm) = (source.directory("wild"), source.directory("calm"));
+    let elsewhere = Scratch::new();
+    let outside = elsewhere.path().join("outside");
+    fs::write(&outside, "nobody's business").unwrap();
     for number in 0..50 {
         fs::write(calm.join(number.to_string()), fill::random(number, 20_000)).unwrap();
     }
     let repository = init(Arc::new(Memory::new()));
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| churn(&wild, 1, &over));
-        scope.spawn(|| churn(&wild, 2, &over));
+        scope.spawn(|| churn(&wild, 1, &outside, &over));
+        scope.spawn(|| churn(&wild, 2, &outside, &over));
         let _over = Over(&over);
         let start = Instant::now();
         let mut parent = None;
@@ -281,4 +291,5 @@ fn a_tree_in_turmoil_is_backed_up_again_and_again() {
             parent = Some(made.tree);
         }
     });
+    assert_eq!(fs::read(&outside).unwrap(), b"nobody's business");
 }
