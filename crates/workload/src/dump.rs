@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
-use crate::postgres;
+use crate::{postgres, sqlite};
 
 /// One stream of a dump, which becomes one file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,8 @@ impl<T: Read + Send> Dump for T {}
 pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::contents(login, server, all),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::dump::contents(path),
+        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -71,7 +72,8 @@ pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
 pub fn open(login: &Login, part: &Part) -> Result<Box<dyn Dump>, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::open(login, server, part),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::dump::open(path),
+        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
