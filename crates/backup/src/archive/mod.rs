@@ -39,7 +39,7 @@ use repository::record::{BackupRecord, Summary};
 use repository::tree::Timestamp;
 use repository::{Error, Repository};
 
-use crate::attributes::{Context, Zone};
+use crate::attributes::Zone;
 use crate::patterns::Patterns;
 use crate::progress::Progress;
 
@@ -82,7 +82,7 @@ pub struct Options<'a> {
 }
 
 /// What a run has done.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The root directory's id.
     pub tree: Option<Id>,
@@ -128,10 +128,9 @@ pub fn archive_with(
     let target = targets::tree(&options.paths);
     let made_up = MadeUpFiles::new(&streams, &target)?;
     let places = Places::new(&options.elsewhere, &target);
-    let context = Context::new(options.zone.clone());
     let changes = Changes::new(options, &places, &made_up);
     let doubt = changes.root();
-    let run = Run::new(options, places, changes, made_up, context, index, repository.chunker(), workers);
+    let run = Run::new(options, places, changes, made_up, index, repository.chunker(), workers);
     let writer = BlobWriter::new(repository, index, destination);
     let root = Directory::root(options.parent);
     let root = DirectoryJob { directory: root, above: None, target, device: None, doubt, original: None };

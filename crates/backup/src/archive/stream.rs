@@ -72,12 +72,12 @@ impl Input for File {
 impl<T: AsRef<[u8]>> Input for Cursor<T> {}
 
 /// What came of a stream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StreamEnd {
     /// Of the file.
     pub path: PathBuf,
     /// How many bytes it gave. If it failed, the backup does not have the file.
-    pub bytes: io::Result<u64>,
+    pub bytes: Result<u64, Arc<io::Error>>,
     /// How long it took.
     pub time: Duration,
 }
@@ -204,7 +204,7 @@ impl StreamFile {
 pub enum StreamError {
     /// The stream failed: what came until then is not a whole file, and nobody should take it for one.
     #[error("cannot read the stream")]
-    Read(#[source] io::Error),
+    Read(#[source] Arc<io::Error>),
     /// The repository failed.
     #[error(transparent)]
     Repository(#[from] Error),

@@ -60,7 +60,7 @@ impl Worker<'_> {
         let Placed { number, place, is_new } = placed;
         let file = OpenFile::of_stream(place.clone());
         let path = self.run.made_up.file(number).path.clone();
-        let bytes = open(before).and_then(|mut input| self.read_stream(&mut *input, &file));
+        let bytes = open(before).and_then(|mut input| self.read_stream(&mut *input, &file)).map_err(Arc::new);
         // The end of the run is no fault of the stream.
         if self.run.is_stopped() {
             return None;
