@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::id::Id;
@@ -49,11 +50,25 @@ pub enum Deleted {
     Before,
 }
 
+/// What brackets the moment of snapshots. It is called once all that takes time is done, with what makes them and takes
+/// milliseconds; what it gives is kept in their records. One that makes none has them made right after it.
+pub type Around<'a> = dyn FnMut(&mut dyn FnMut()) -> Option<Value> + 'a;
+
 /// Makes a snapshot of the provider's directory as it is now. If that fails, all is as before.
 pub fn create(lock: &Lock, provider: &dyn Provider, request: Request, now: Timestamp) -> Result<Record, Error> {
-    journal::refuse_if_switching(lock.state(), provider.directory())?;
-    clean_up(lock, provider)?;
-    create_recorded(lock, provider, request.record(provider, now))
+    create_around(lock, provider, request, now, None)
+}
+
+/// The same, with something done around its moment.
+pub fn create_around(
+    lock: &Lock,
+    provider: &dyn Provider,
+    request: Request,
+    now: Timestamp,
+    around: Option<&mut Around<'_>>,
+) -> Result<Record, Error> {
+    let mut made = all_or_none(lock, &[provider], vec![request.record(provider, now)], around)?;
+    Ok(made.remove(0))
 }
 
 /// Makes snapshots of several directories of one project, one right after the other: what takes time (looking for what
@@ -65,19 +80,28 @@ pub fn create_together(
     project: &str,
     request: &Request,
     now: Timestamp,
+    around: Option<&mut Around<'_>>,
 ) -> Result<Vec<Record>, Error> {
     let group = Id::random();
-    for provider in providers {
-        journal::refuse_if_switching(lock.state(), provider.directory())?;
-        clean_up(lock, *provider)?;
-    }
     let member = |provider: &&dyn Provider| Record {
         project: Some(project.to_owned()),
         group: Some(group),
         ..request.clone().record(*provider, now)
     };
-    let mut records: Vec<Record> = providers.iter().map(member).collect();
-    let made = make_all(lock, providers, &mut records);
+    all_or_none(lock, providers, providers.iter().map(member).collect(), around)
+}
+
+fn all_or_none(
+    lock: &Lock,
+    providers: &[&dyn Provider],
+    mut records: Vec<Record>,
+    around: Option<&mut Around<'_>>,
+) -> Result<Vec<Record>, Error> {
+    for provider in providers {
+        journal::refuse_if_switching(lock.state(), provider.directory())?;
+        clean_up(lock, *provider)?;
+    }
+    let made = make_all(lock, providers, &mut records, around);
     if let Err(error) = made {
         for (provider, record) in providers.iter().zip(&records) {
             // What cannot be removed now is found by the next change of the directory.
@@ -88,15 +112,27 @@ pub fn create_together(
     Ok(records)
 }
 
-fn make_all(lock: &Lock, providers: &[&dyn Provider], records: &mut [Record]) -> Result<(), Error> {
+fn make_all(
+    lock: &Lock,
+    providers: &[&dyn Provider],
+    records: &mut [Record],
+    around: Option<&mut Around<'_>>,
+) -> Result<(), Error> {
     for (provider, record) in providers.iter().zip(&*records) {
         lock.state().save(record)?;
-        // So that the first one's moment and the last one's are not a disk's whole cache apart. What fails here is for
-        // the snapshot itself to say.
-        let _ = place::sync_file_system(provider.directory());
+        // So that the first one's moment and the last one's are not a disk's whole cache apart, nor that of what is
+        // around them. What fails here is for the snapshot itself to say.
+        if providers.len() > 1 || around.is_some() {
+            let _ = place::sync_file_system(provider.directory());
+        }
     }
-    for (provider, record) in providers.iter().zip(records.iter_mut()) {
-        record.handle = Some(provider.create(record.id)?);
+    let ids: Vec<Id> = records.iter().map(|record| record.id).collect();
+    let make = || providers.iter().zip(&ids).map(|(provider, id)| provider.create(*id)).collect::<Result<Vec<_>, _>>();
+    let mut made = None;
+    let around = around.and_then(|around| around(&mut || made = Some(make())));
+    for (record, handle) in records.iter_mut().zip(made.unwrap_or_else(make)?) {
+        record.handle = Some(handle);
+        record.around.clone_from(&around);
     }
     records.iter().try_for_each(|record| lock.state().save(record))
 }
@@ -116,6 +152,7 @@ impl Request {
             project: None,
             group: None,
             old_tree: None,
+            around: None,
         }
     }
 }

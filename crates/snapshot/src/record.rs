@@ -72,4 +72,7 @@ pub struct Record {
     /// The old live tree that a rollback left, still written to by those who hold it open; deleted with the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_tree: Option<Handle>,
+    /// What was done around its moment, in the words of whoever did it ([`crate::manage::Around`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub around: Option<serde_json::Value>,
 }
