@@ -4,6 +4,10 @@ use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::{Address, Login};
+use crate::error::Error;
+use crate::postgres;
+
 /// One stream of a dump, which becomes one file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
@@ -42,11 +46,36 @@ pub struct Contents {
 
 /// A dump that runs. The invariant: it ends without an error only if it is whole, so whoever reads it to its end has
 /// all of it. Dropped before its end, the tool is ended and waited for.
+///
+/// An error of it bears an [`Error`], which [`io::Error::downcast`] gives back.
 pub trait Dump: Read + Send {}
 
 impl<T: Read + Send> Dump for T {}
 
+/// What there is to dump: the address's database, or with `all` every one of the server, with roles and grants.
+///
+/// # Errors
+/// Whatever keeps a dump from being made and can be known before: [`Error::Unreachable`], [`Error::Login`],
+/// [`Error::NoDatabase`], and [`Error::Tool`] if the dump tool is missing or older than the server.
+pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
+    match &login.address {
+        Address::Postgres(server) => postgres::dump::contents(login, server, all),
+        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+    }
+}
+
+/// Begins to dump a part that [`contents`] named.
+///
+/// # Errors
+/// As [`contents`].
+pub fn open(login: &Login, part: &Part) -> Result<Box<dyn Dump>, Error> {
+    match &login.address {
+        Address::Postgres(server) => postgres::dump::open(login, server, part),
+        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+    }
+}
+
 /// An error of a dump as a reader bears it.
-pub fn broken(error: crate::error::Error) -> io::Error {
+pub fn broken(error: Error) -> io::Error {
     io::Error::other(error)
 }
