@@ -54,6 +54,9 @@ pub struct Files {
     pub directory: PathBuf,
     /// What belongs to it and lies outside, links resolved: the write-ahead log, tablespaces.
     pub others: Vec<PathBuf>,
+    /// Where the write-ahead log is, which may lie in the directory or be one of the others. Of several volumes, this
+    /// one's snapshot must be taken last.
+    pub log: Option<PathBuf>,
 }
 
 /// How the snapshot will take a database's files.
@@ -61,7 +64,7 @@ pub struct Files {
 pub enum Layout {
     /// All of them in one moment.
     OneMoment,
-    /// One after the other: they lie on several volumes, or are copied file by file.
+    /// One after the other, as they lie on several volumes, with [`Files::log`] in the last.
     Several,
     /// Not, or not all of them.
     Outside,

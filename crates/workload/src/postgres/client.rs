@@ -85,7 +85,13 @@ pub(super) type Rows = Vec<Vec<String>>;
 impl Client {
     /// Logs in to the address's database, or to one that is always there.
     pub(super) fn open(login: &Login, server: &Server) -> Result<Client, Error> {
-        Client::open_database(login, server, server.database.as_deref().unwrap_or("postgres"))
+        match &server.database {
+            Some(database) => Client::open_database(login, server, database),
+            None => match Client::open_database(login, server, "postgres") {
+                Err(Error::NoDatabase { .. }) => Client::open_database(login, server, "template1"),
+                other => other,
+            },
+        }
     }
 
     /// Logs in to a database of the server.
@@ -97,8 +103,10 @@ impl Client {
         let session = Session::start(command, |mark| format!("\\echo {mark} :ERROR :SQLSTATE"))?;
         let address = login.address.to_string();
         let mut client = Client { session, address, database: database.to_owned() };
-        // Notices would stand among the rows; nobody's names are to be found before the server's own.
-        let greeting = "set client_min_messages = error; set search_path = pg_catalog; set datestyle = iso;";
+        // Notices would stand among the rows; nobody's names are to be found before the server's own; and only a
+        // superuser may choose the language that errors are read in.
+        let greeting = "set client_min_messages = error; set search_path = pg_catalog; set datestyle = iso; \
+            select set_config('lc_messages', 'C', false) from pg_roles where rolname = current_user and rolsuper;";
         client.ask("the login", greeting, Duration::from_secs(u64::from(CONNECT_SECS) + 5))?;
         Ok(client)
     }
@@ -121,6 +129,18 @@ impl Client {
             Some(("false", _)) => Ok(rows(&answer.output)),
             _ => Err(self.failed(what, tool::said(&answer.output))),
         }
+    }
+
+    /// The server's version as a number: 150018 is 15.18.
+    pub(super) fn version(&mut self) -> Result<u32, Error> {
+        let rows = self.ask("the question for its version", "show server_version_num;", Duration::from_secs(10))?;
+        let version = rows.first().and_then(|row| row.first()).and_then(|value| value.parse().ok());
+        version.ok_or_else(|| self.failed("the question for its version", "an answer that is none".to_owned()))
+    }
+
+    /// Which server this is, as errors name it.
+    pub(super) fn address(&self) -> &str {
+        &self.address
     }
 
     fn silent(&self, what: &str, silence: Silence) -> Error {
