@@ -7,6 +7,7 @@
 //! Does not know of mechanisms, nor of when a snapshot should go ([`crate::expire`]).
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -50,9 +51,17 @@ pub enum Deleted {
     Before,
 }
 
-/// What brackets the moment of snapshots. It is called once all that takes time is done, with what makes them and takes
-/// milliseconds; what it gives is kept in their records. One that makes none has them made right after it.
-pub type Around<'a> = dyn FnMut(&mut dyn FnMut()) -> Option<Value> + 'a;
+/// What brackets the moment of snapshots.
+pub struct Around<'a> {
+    /// Called once all that takes time is done, with what makes them and takes milliseconds; what it gives is kept in
+    /// their records. If it makes none, they are made right after it.
+    pub hold: &'a mut Hold<'a>,
+    /// Directories whose snapshots are made after those of the others.
+    pub last: Vec<PathBuf>,
+}
+
+/// Calls what makes the snapshots.
+pub type Hold<'a> = dyn FnMut(&mut dyn FnMut()) -> Option<Value> + 'a;
 
 /// Makes a snapshot of the provider's directory as it is now. If that fails, all is as before.
 pub fn create(lock: &Lock, provider: &dyn Provider, request: Request, now: Timestamp) -> Result<Record, Error> {
@@ -65,7 +74,7 @@ pub fn create_around(
     provider: &dyn Provider,
     request: Request,
     now: Timestamp,
-    around: Option<&mut Around<'_>>,
+    around: Option<Around<'_>>,
 ) -> Result<Record, Error> {
     let mut made = all_or_none(lock, &[provider], vec![request.record(provider, now)], around)?;
     Ok(made.remove(0))
@@ -80,7 +89,7 @@ pub fn create_together(
     project: &str,
     request: &Request,
     now: Timestamp,
-    around: Option<&mut Around<'_>>,
+    around: Option<Around<'_>>,
 ) -> Result<Vec<Record>, Error> {
     let group = Id::random();
     let member = |provider: &&dyn Provider| Record {
@@ -95,7 +104,7 @@ fn all_or_none(
     lock: &Lock,
     providers: &[&dyn Provider],
     mut records: Vec<Record>,
-    around: Option<&mut Around<'_>>,
+    around: Option<Around<'_>>,
 ) -> Result<Vec<Record>, Error> {
     for provider in providers {
         journal::refuse_if_switching(lock.state(), provider.directory())?;
@@ -116,7 +125,7 @@ fn make_all(
     lock: &Lock,
     providers: &[&dyn Provider],
     records: &mut [Record],
-    around: Option<&mut Around<'_>>,
+    around: Option<Around<'_>>,
 ) -> Result<(), Error> {
     for (provider, record) in providers.iter().zip(&*records) {
         lock.state().save(record)?;
@@ -126,14 +135,23 @@ fn make_all(
             let _ = place::sync_file_system(provider.directory());
         }
     }
-    let ids: Vec<Id> = records.iter().map(|record| record.id).collect();
-    let make = || providers.iter().zip(&ids).map(|(provider, id)| provider.create(*id)).collect::<Result<Vec<_>, _>>();
+    let (hold, last) = around.map(|around| (around.hold, around.last)).unzip();
+    let last = last.unwrap_or_default();
+    let mut in_order: Vec<_> = providers.iter().zip(records.iter_mut()).collect();
+    in_order.sort_by_key(|(provider, _)| last.iter().any(|directory| directory == provider.directory()));
     let mut made = None;
-    let around = around.and_then(|around| around(&mut || made = Some(make())));
-    for (record, handle) in records.iter_mut().zip(made.unwrap_or_else(make)?) {
-        record.handle = Some(handle);
-        record.around.clone_from(&around);
-    }
+    let mut make = || {
+        made.get_or_insert_with(|| {
+            in_order.iter_mut().try_for_each(|(provider, record)| {
+                record.handle = Some(provider.create(record.id)?);
+                Ok(())
+            })
+        });
+    };
+    let told = hold.and_then(|hold| hold(&mut make));
+    make();
+    made.unwrap_or(Ok(()))?;
+    records.iter_mut().for_each(|record| record.around.clone_from(&told));
     records.iter().try_for_each(|record| lock.state().save(record))
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use snapshot::manage;
 use snapshot::provider::Provider;
 use snapshot::record::Record;
 use workload::address::{Address, Login};
@@ -192,63 +193,96 @@ impl From<Layout> for Taken {
     }
 }
 
+/// Takes snapshots with the project's databases held for their moment: asks the servers where their files are, all at
+/// once and before anything is locked, and calls `take` with what is to be done around the moment. That a database cannot
+/// be held, or a server says nothing, is told by the snapshots' records, and stops nothing.
+pub fn around<T>(
+    project: Option<&Project>,
+    providers: &[&dyn Provider],
+    take: impl FnOnce(Option<manage::Around<'_>>) -> T,
+) -> T {
+    let databases = project.into_iter().flat_map(|project| project.databases.values());
+    let databases = Databases::find(databases, providers);
+    if databases.found.is_empty() {
+        return take(None);
+    }
+    let last = databases.last();
+    take(Some(manage::Around { hold: &mut |make| Some(databases.hold(make)), last }))
+}
+
 /// A project's databases, found and ready to be held.
-pub struct Databases<'a> {
-    found: Vec<(&'a Database, Option<Data>)>,
+struct Databases<'a> {
+    found: Vec<Found<'a>>,
     volumes: Vec<Volume<'a>>,
 }
 
+struct Found<'a> {
+    database: &'a Database,
+    files: Option<Files>,
+}
+
 impl<'a> Databases<'a> {
-    /// Asks the servers where their files lie, all at once. `None` if the project has no database. One whose server says
-    /// nothing is told of when it is to be held.
-    pub fn find(project: &'a Project, providers: &[&'a dyn Provider]) -> Option<Databases<'a>> {
-        let volumes: Vec<Volume<'_>> = providers.iter().map(|provider| Volume::of(*provider)).collect();
-        let files = files(project.databases.values());
-        let found: Vec<_> = files
-            .into_iter()
-            .map(|(database, files)| {
-                let data = files.ok().map(|files| {
-                    let taken = layout::of(&files, &volumes).into();
-                    Data { directory: files.directory, others: files.others, taken }
-                });
-                (database, data)
-            })
-            .collect();
-        (!found.is_empty()).then_some(Databases { found, volumes })
+    fn find(databases: impl Iterator<Item = &'a Database>, providers: &[&'a dyn Provider]) -> Databases<'a> {
+        let found = files(databases).into_iter().map(|(database, files)| Found { database, files: files.ok() });
+        Databases { found: found.collect(), volumes: providers.iter().map(|provider| Volume::of(*provider)).collect() }
+    }
+
+    /// A log that is taken last covers every page of what was taken before it.
+    fn last(&self) -> Vec<PathBuf> {
+        let logs = self.found.iter().filter_map(|found| found.files.as_ref()?.log.as_ref());
+        logs.filter_map(|log| layout::volume(log, &self.volumes)).map(|volume| volume.directory.to_owned()).collect()
+    }
+
+    /// Why one is left alone, if it is.
+    fn refusal(&self, found: &Found<'_>) -> Option<&'static str> {
+        let is_file = matches!(found.database.login.address, Address::Sqlite(_));
+        match &found.files {
+            _ if !found.database.quiesce => Some("quiesce = false"),
+            Some(files) if layout::of(files, &self.volumes) == Layout::Outside => {
+                Some("its files are not in the snapshot")
+            }
+            // Its pages change from moment to moment, in whatever state it is held.
+            Some(files) if !is_file && layout::is_copied(files, &self.volumes) => {
+                Some("a running server's files do not fit together when they are cloned one after the other")
+            }
+            _ => None,
+        }
     }
 
     /// Holds them while the snapshots are made, and gives what their records keep.
-    pub fn around(&self, make: &mut dyn FnMut()) -> Option<Value> {
-        let is_held = |(database, data): &&(&Database, Option<Data>)| {
-            database.quiesce && data.as_ref().is_none_or(|data| data.taken != Taken::Outside)
-        };
+    fn hold(&self, make: &mut dyn FnMut()) -> Value {
+        let wanted = self.found.iter().filter(|found| self.refusal(found).is_none());
         let wanted: Vec<(String, Login)> =
-            self.found.iter().filter(is_held).map(|(it, _)| (it.name.clone(), it.login.clone())).collect();
+            wanted.map(|found| (found.database.name.clone(), found.database.login.clone())).collect();
         let layout = |files: &Files| layout::of(files, &self.volumes);
         let held = quiesce::hold(&wanted, &layout);
         let began = Instant::now();
         make();
         let made_in_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut quiesced = held.release();
-        let databases = self.found.iter().map(|(database, data)| {
+        let databases = self.found.iter().map(|found| {
+            let Found { database, files } = found;
             let of_it = quiesced.iter().position(|quiesced| quiesced.name == database.name);
-            let quiesced = of_it.map_or_else(|| left_alone(database), |at| quiesced.swap_remove(at));
-            InSnapshot {
-                quiesced,
-                is_wanted: database.quiesce,
-                kind: Kind::of(&database.login.address),
-                files: data.clone(),
-            }
+            let quiesced = match (of_it, self.refusal(found)) {
+                (Some(at), _) => quiesced.swap_remove(at),
+                (None, why) => left_alone(&database.name, why.unwrap_or("nobody said how it was held")),
+            };
+            let data = |files: &Files| Data {
+                directory: files.directory.clone(),
+                others: files.others.clone(),
+                taken: layout::of(files, &self.volumes).into(),
+            };
+            let kind = Kind::of(&database.login.address);
+            InSnapshot { quiesced, is_wanted: database.quiesce, kind, files: files.as_ref().map(data) }
         });
         let around = Around { databases: databases.collect(), made_in_ms };
-        Some(serde_json::to_value(around).expect("words and numbers are JSON"))
+        serde_json::to_value(around).expect("words and numbers are JSON")
     }
 }
 
-fn left_alone(database: &Database) -> Quiesced {
-    let why = if database.quiesce { "its files are not in the snapshot" } else { "quiesce = false" };
+fn left_alone(name: &str, why: &str) -> Quiesced {
     Quiesced {
-        name: database.name.clone(),
+        name: name.to_owned(),
         server: None,
         how: How::Skipped { why: why.to_owned() },
         stood_still_ms: 0,

@@ -26,18 +26,34 @@ impl<'a> Volume<'a> {
     }
 }
 
+/// The volume that a path lies on.
+pub(super) fn volume<'v, 'a>(path: &Path, volumes: &'v [Volume<'a>]) -> Option<&'v Volume<'a>> {
+    // The innermost, where one lies below another.
+    let on = volumes.iter().filter(|volume| volume.holds(path));
+    on.max_by_key(|volume| volume.directory.components().count())
+}
+
+/// The volumes of a database's files; `None` if one of the files lies on none.
+fn all<'v, 'a>(files: &Files, volumes: &'v [Volume<'a>]) -> Option<Vec<&'v Volume<'a>>> {
+    std::iter::once(&files.directory).chain(&files.others).map(|path| volume(path, volumes)).collect()
+}
+
 /// How snapshots of these volumes, taken together, take the files.
 pub(super) fn of(files: &Files, volumes: &[Volume<'_>]) -> Layout {
-    let all = std::iter::once(&files.directory).chain(&files.others);
-    let Some(on) = all.map(|path| volumes.iter().find(|volume| volume.holds(path))).collect::<Option<Vec<_>>>() else {
-        return Layout::Outside;
-    };
-    match on.as_slice() {
-        [first, others @ ..] if first.is_atomic && others.iter().all(|other| other.directory == first.directory) => {
+    match all(files, volumes).as_deref() {
+        Some([first, others @ ..])
+            if first.is_atomic && others.iter().all(|other| other.directory == first.directory) =>
+        {
             Layout::OneMoment
         }
-        _ => Layout::Several,
+        Some(_) => Layout::Several,
+        None => Layout::Outside,
     }
+}
+
+/// Whether some of the files are copied one after the other.
+pub(super) fn is_copied(files: &Files, volumes: &[Volume<'_>]) -> bool {
+    all(files, volumes).is_some_and(|on| on.iter().any(|volume| !volume.is_atomic))
 }
 
 #[cfg(test)]
@@ -48,11 +64,14 @@ mod tests {
     fn files_are_of_one_moment_only_where_one_snapshot_has_all_of_them_at_once() {
         let place = tempfile::tempdir().unwrap();
         let [data, log] = ["data", "log"].map(|name| place.path().join(name));
-        [&data, &log].map(|path| std::fs::create_dir_all(path.join("pg")).unwrap());
+        for path in [&data, &log] {
+            std::fs::create_dir_all(path.join("pg")).unwrap();
+        }
         let files = |directory: &Path, others: &[&Path]| Files {
             server: String::new(),
             directory: directory.join("pg"),
             others: others.iter().map(|path| path.join("pg")).collect(),
+            log: None,
         };
         let volume = |directory, is_atomic| Volume { directory, is_atomic };
         let (both, one, two) = (volume(place.path(), true), volume(&data, true), volume(&log, true));

@@ -100,7 +100,7 @@ impl<'a> Guards<'a> {
         &self,
         provider: &dyn Provider,
         asked: Asked,
-        around: Option<&mut Around<'_>>,
+        around: Option<Around<'_>>,
         waiting: &mut dyn FnMut(),
     ) -> Result<(Guard, Record), Error> {
         let directory = provider.directory().to_owned();

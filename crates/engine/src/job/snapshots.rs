@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use snapshot::error::Error as SnapshotError;
-use snapshot::manage::{self, Around, Request};
+use snapshot::manage::{self, Request};
 use snapshot::provider::Provider;
 use snapshot::record::Record;
 use snapshot::runner::System;
@@ -16,7 +16,7 @@ use super::hooks::{self, Facts};
 use super::{Context, Error};
 use crate::catalog::{Job, JobKind, Outcome};
 use crate::config::Project;
-use crate::database::held::Databases;
+use crate::database::held;
 
 /// What was made.
 #[derive(Debug)]
@@ -87,11 +87,10 @@ fn take(context: &Context<'_>, project: &Project, request: &Request) -> Result<S
         return Err(error.into());
     }
     let all: Vec<&dyn Provider> = providers.iter().map(|provider| &**provider).collect();
-    let databases = Databases::find(project, &all);
-    let lock = (context.lock_snapshots)()?;
-    let mut held = databases.as_ref().map(|databases| |make: &mut dyn FnMut()| databases.around(make));
-    let around = held.as_mut().map(|held| held as &mut Around<'_>);
-    let records = manage::create_together(&lock, &all, &project.name, request, context.clock.wall(), around)?;
+    let records = held::around(Some(project), &all, |around| {
+        let lock = (context.lock_snapshots)()?;
+        manage::create_together(&lock, &all, &project.name, request, context.clock.wall(), around)
+    })?;
     let is_atomic = providers.iter().all(|provider| provider.abilities().is_atomic);
     Ok(Snapshots { records, without, is_atomic })
 }

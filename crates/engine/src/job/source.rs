@@ -18,7 +18,7 @@ use snapshot::state::{Lock, State};
 
 use super::survey::{Place, Survey};
 use crate::config::Project;
-use crate::database::held::{Around, Databases, InSnapshot};
+use crate::database::held::{self, Around, InSnapshot};
 
 /// How long a snapshot for a backup lives if nobody deletes it: its process was killed, and the project's next job
 /// never came.
@@ -121,15 +121,15 @@ fn snapshots(
         return Ok((Vec::new(), Views::default()));
     }
     let providers: Vec<&dyn Provider> = survey.volumes.iter().map(|provider| &**provider).collect();
-    let databases = Databases::find(project, &providers);
-    let mut held = databases.as_ref().map(|databases| |make: &mut dyn FnMut()| databases.around(make));
-    let around = held.as_mut().map(|held| held as &mut manage::Around<'_>);
-    let lock = lock()?;
     let name = &project.name;
     let expires = now.checked_add(AT_MOST).ok();
     let note = format!("for a backup of {name}");
     let request = Request { note, expires, is_held: false, purpose: Purpose::Backup };
-    let records = manage::create_together(&lock, &providers, name, &request, now, around)?;
+    let (lock, records) = held::around(Some(project), &providers, |around| {
+        let lock = lock()?;
+        let records = manage::create_together(&lock, &providers, name, &request, now, around)?;
+        Ok::<_, Error>((lock, records))
+    })?;
     let view = |(provider, record): (&&dyn Provider, &Record)| {
         provider.view(record.handle.as_ref().expect("a snapshot that was made has a handle"))
     };

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use engine::config::Project;
-use engine::database::held::Databases;
+use engine::database::held;
 use engine::guard::command::{Signals, exit_code};
 use engine::guard::document::{Guard, Outcome, Phase};
 use engine::guard::{Asked, Guards, Times};
 use engine::net::Nets;
 use engine::rollback::Services;
 use snapshot::id::Id;
-use snapshot::manage::Around;
 use snapshot::provider::{Kind, Provider};
 use snapshot::record::Record;
 
@@ -102,10 +101,7 @@ fn begin(
     guards: &Guards<'_>,
     project: Option<&Project>,
 ) -> Result<(Guard, Record), snapshot::error::Error> {
-    let databases = project.and_then(|project| Databases::find(project, &[provider]));
-    let mut held = databases.as_ref().map(|databases| |make: &mut dyn FnMut()| databases.around(make));
-    let around = held.as_mut().map(|held| held as &mut Around<'_>);
-    guards.begin(provider, asked, around, &mut || session.tell_waiting())
+    held::around(project, &[provider], |around| guards.begin(provider, asked, around, &mut || session.tell_waiting()))
 }
 
 impl Attended<'_> {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use engine::config::Project;
-use engine::database::held::Databases;
+use engine::database::held;
 use engine::job::snapshots;
 use jiff::Timestamp;
-use snapshot::manage::{self, Around, Request};
+use snapshot::manage::{self, Request};
 use snapshot::provider::Handle;
 use snapshot::record::{Purpose, Record};
 
@@ -82,13 +82,12 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let begun = Instant::now();
     let provider = session.nets.provider(&command.directory)?;
     let project = configuration::project_of(provider.directory(), global, output);
-    let held = project.as_ref().and_then(|project| Databases::find(project, &[&*provider]));
-    let lock = session.lock()?;
-    session.warn_before(&*provider);
-    let request = command.request(LIFE, session.now);
-    let mut held = held.as_ref().map(|databases| |make: &mut dyn FnMut()| databases.around(make));
-    let around = held.as_mut().map(|held| held as &mut Around<'_>);
-    let record = manage::create_around(&lock, &*provider, request, session.now, around)?;
+    let record = held::around(project.as_ref(), &[&*provider], |around| {
+        let lock = session.lock()?;
+        session.warn_before(&*provider);
+        let request = command.request(LIFE, session.now);
+        Ok::<_, anyhow::Error>(manage::create_around(&lock, &*provider, request, session.now, around)?)
+    })?;
     databases::tell(&record, output);
     session.warn_after(&*provider);
     if output.json {
