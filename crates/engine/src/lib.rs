@@ -9,6 +9,7 @@
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
 //! - [`job`]: what a run does for a project: snapshots, backups, retention, prune, check
+//! - [`manifest`]: what a backup says of itself
 //! - [`nearest`]: the word that was probably meant
 //! - [`net`]: a local backup where the storage has no snapshots
 //! - [`place`]: on which disks something lies, and how near two things are
@@ -30,6 +31,7 @@ pub mod discover;
 pub mod guard;
 pub mod hook;
 pub mod job;
+pub mod manifest;
 pub mod moment;
 pub mod nearest;
 pub mod net;

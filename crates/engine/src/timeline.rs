@@ -16,10 +16,9 @@ use snapshot::provider::Space;
 use snapshot::record::Record;
 use snapshot::state::State;
 
-use crate::catalog::{self, Catalog, KnownBackup, Recorder, Source, Verified};
+use crate::catalog::{self, Catalog, INCOMPLETE_TAG, KnownBackup, Recorder, Source, Verified};
 
 /// The tag of backups that lack some of the files.
-const INCOMPLETE_TAG: &str = "incomplete";
 
 /// Whose points are meant.
 #[derive(Clone, Copy, Debug)]
