@@ -175,6 +175,34 @@ impl Request {
     }
 }
 
+/// Makes a clone of a snapshot that can be written to, and until `expires` is deleted like a snapshot; `None` where the
+/// mechanism has none.
+pub fn clone_of(
+    lock: &Lock,
+    provider: &dyn Provider,
+    snapshot: &Record,
+    expires: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Option<Record>, Error> {
+    journal::refuse_if_switching(lock.state(), provider.directory())?;
+    clean_up(lock, provider)?;
+    let handle = snapshot.handle.as_ref().ok_or_else(|| Error::NoSuchSnapshot(snapshot.id.to_string()))?;
+    let note = format!("a clone of {}, to try whether it is good", snapshot.id);
+    let request = Request { note, expires, is_held: false, purpose: Purpose::Proof { of: snapshot.id } };
+    let mut record = request.record(provider, now);
+    lock.state().save(&record)?;
+    record.handle = provider.clone_of(handle, record.id).inspect_err(|_| {
+        // What cannot be removed now is found by the next change of the directory.
+        let _ = abandon(lock, provider, record.id);
+    })?;
+    if record.handle.is_none() {
+        lock.state().forget(record.id)?;
+        return Ok(None);
+    }
+    lock.state().save(&record)?;
+    Ok(Some(record))
+}
+
 /// Makes the snapshot that a record without a handle describes.
 pub(crate) fn create_recorded(lock: &Lock, provider: &dyn Provider, mut record: Record) -> Result<Record, Error> {
     let state = lock.state();

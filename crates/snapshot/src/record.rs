@@ -30,6 +30,11 @@ pub enum Purpose {
     Hook,
     /// For a backup to be read from. It goes when the backup is made, or stays as what the next one is compared with.
     Backup,
+    /// None of the live tree: a clone of a snapshot, that can be written to, for somebody to try whether it is good.
+    Proof {
+        /// The snapshot.
+        of: Id,
+    },
 }
 
 impl Purpose {

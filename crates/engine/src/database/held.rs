@@ -183,6 +183,16 @@ impl Kind {
     }
 }
 
+impl From<Kind> for workload::verify::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Postgres => workload::verify::Kind::Postgres,
+            Kind::Mysql => workload::verify::Kind::Mysql,
+            Kind::Sqlite => workload::verify::Kind::Sqlite,
+        }
+    }
+}
+
 impl From<Layout> for Taken {
     fn from(layout: Layout) -> Taken {
         match layout {

@@ -6,5 +6,40 @@
 //!
 //! Does not know of servers' own ways ([`workload`]), nor of terminals.
 
+mod copies;
+pub mod dumps;
+mod error;
 pub mod held;
 mod layout;
+pub mod proof;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use snapshot::provider::{Handle, Provider};
+use snapshot::runner::System;
+use snapshot::{detect, mounts};
+
+pub use self::error::Error;
+use crate::nearest::nearest;
+
+fn reopen(directory: &Path, handle: &Handle) -> Result<Box<dyn Provider>, snapshot::error::Error> {
+    detect::reopen(directory, handle, &mounts::mounts()?, Arc::new(System))
+}
+
+/// The one of a name, or all of them.
+fn chosen<'d, T>(databases: &'d BTreeMap<String, T>, name: Option<&str>, of: &str) -> Result<Vec<&'d T>, Error> {
+    let Some(name) = name else { return Ok(databases.values().collect()) };
+    let found = databases.get(name).ok_or_else(|| {
+        let refused = Error::refused(format!("there is no database {name:?} in {of}"));
+        let names: Vec<&str> = databases.keys().map(String::as_str).collect();
+        match nearest(name, names.iter().copied()) {
+            Some(near) => refused.or(near),
+            None if names.is_empty() => refused,
+            None => refused.or(names.join(", ")),
+        }
+    })?;
+    Ok(vec![found])
+}
