@@ -4,6 +4,7 @@
 //! - [`config`]: what a person wrote down: repositories, plans, projects
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
 //! - [`daemon`]: what runs by the clock
+//! - [`database`]: a project's databases, held, dumped, brought back and proven
 //! - [`discover`]: what a server has that is worth protecting
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
@@ -25,6 +26,7 @@ pub mod catalog;
 pub mod config;
 pub mod convert;
 pub mod daemon;
+pub mod database;
 pub mod discover;
 pub mod guard;
 pub mod hook;

@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod file;
 mod job;
+pub mod proofs;
 mod rebuild;
 mod recorder;
 mod room;

@@ -204,7 +204,6 @@ fn tell_after(context: &Context<'_>, project: &Project, facts: &Facts) -> Option
 /// From the snapshots to their end.
 fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: &[Job]) -> Result<Backups, Error> {
     let BackupRequest { config, project, to } = request;
-    let name = &project.name;
     let survey = survey(project)?;
     let told = |text: &str| context.watch.warn(text);
     let tidy_up = || {
@@ -214,7 +213,7 @@ fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: &[Jo
         }
     };
     tidy_up();
-    let (source, views) = Source::take(context.lock_snapshots, survey, name, context.clock.wall(), &told);
+    let (source, views) = Source::take(context.lock_snapshots, survey, project, context.clock.wall(), &told);
     let wanted = wanted(config, project, &source);
     let mut into = Vec::new();
     for (repository, job) in to.iter().zip(jobs) {
