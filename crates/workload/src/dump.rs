@@ -1,6 +1,7 @@
 //! Dumps: what a server's own dump tool writes, read as a stream. Nothing is written on the way.
 
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,9 +49,13 @@ pub struct Contents {
 /// all of it. Dropped before its end, the tool is ended and waited for.
 ///
 /// An error of it bears an [`Error`], which [`io::Error::downcast`] gives back.
-pub trait Dump: Read + Send {}
-
-impl<T: Read + Send> Dump for T {}
+pub trait Dump: Read + Send {
+    /// What can be waited on (poll(2)) instead of in `read`, if that is what it reads from, and it keeps nothing of it in
+    /// a buffer: so whoever reads can be called off while the server stands still.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
 
 /// What there is to dump: the address's database, or with `all` every one of the server, with roles and grants.
 ///
