@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
-use crate::postgres;
+use crate::{postgres, sqlite};
 
 /// One stream of a dump, which becomes one file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,8 @@ pub trait Dump: Read + Send {
 pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::contents(login, server, all),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::dump::contents(path),
+        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -76,7 +77,8 @@ pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
 pub fn open(login: &Login, part: &Part) -> Result<Box<dyn Dump>, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::open(login, server, part),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::dump::open(path),
+        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 

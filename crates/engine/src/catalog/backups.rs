@@ -66,6 +66,11 @@ impl KnownBackup {
         self.tags.iter().find_map(|tag| tag.strip_prefix(PROJECT_TAG))
     }
 
+    /// Whether it lacks a database's dump.
+    pub fn is_incomplete(&self) -> bool {
+        self.tags.iter().any(|tag| tag == INCOMPLETE_TAG)
+    }
+
     /// Whether it was read from the live tree.
     pub fn is_live(&self) -> bool {
         self.tags.iter().any(|tag| tag == LIVE_TAG)

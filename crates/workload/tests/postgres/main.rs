@@ -1,5 +1,6 @@
 //! PostgreSQL, real, under load.
 
+mod dumping;
 mod quiescing;
 #[path = "../servers/postgres.rs"]
 mod server;

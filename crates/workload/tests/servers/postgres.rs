@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Postgres {
     home: tempfile::TempDir,
     data: PathBuf,
+    port: u16,
     server: Option<Child>,
 }
 
@@ -27,7 +28,7 @@ impl Postgres {
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = place.map_or(home.path().join("data"), Path::to_owned);
-        let mut server = Postgres { home, data, server: None };
+        let mut server = Postgres { home, data, port: 5432, server: None };
         for directory in [server.sockets(), server.data()] {
             fs::create_dir_all(&directory).unwrap();
             own(&directory);
@@ -43,6 +44,24 @@ impl Postgres {
         fs::write(&path, fs::read_to_string(&path).unwrap() + &lines).unwrap();
         server.run();
         server
+    }
+
+    /// Lets it listen at 127.0.0.1, too, at the port that comes back, to whoever fits this line of pg_hba.conf.
+    pub(crate) fn listen(&mut self, rule: &str) -> u16 {
+        self.stop();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        self.port = free.local_addr().unwrap().port();
+        drop(free);
+        let prepend = |file: &str, text: String| {
+            let path = self.data().join(file);
+            fs::write(&path, text + &fs::read_to_string(&path).unwrap()).unwrap();
+        };
+        prepend("pg_hba.conf", format!("{rule}\n"));
+        let path = self.data().join("postgresql.conf");
+        let lines = format!("listen_addresses = '127.0.0.1'\nport = {}\n", self.port);
+        fs::write(&path, fs::read_to_string(&path).unwrap() + &lines).unwrap();
+        self.run();
+        self.port
     }
 
     /// Starts it again after [`Postgres::stop`].
@@ -104,7 +123,7 @@ impl Postgres {
 
     /// The address of one of its databases, or with "" of the server.
     pub(crate) fn url(&self, database: &str) -> String {
-        format!("postgres:///{database}?host={}", self.sockets().display())
+        format!("postgres://:{}/{database}?host={}", self.port, self.sockets().display())
     }
 
     /// What statements give, as the superuser.
@@ -151,7 +170,7 @@ impl Postgres {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]);
         command.arg(programs.join(program)).args(arguments);
-        command.current_dir("/").stdin(Stdio::null()).env("LC_ALL", "C");
+        command.current_dir("/").stdin(Stdio::null()).env("LC_ALL", "C").env("PGPORT", self.port.to_string());
         command
     }
 
