@@ -12,6 +12,7 @@ mod error;
 pub mod held;
 mod layout;
 pub mod proof;
+pub mod restore;
 mod work;
 
 use std::collections::BTreeMap;
