@@ -204,6 +204,7 @@ mod tests {
             project: None,
             group: None,
             old_tree: None,
+            around: None,
         };
         let abilities = Abilities {
             is_atomic: true,
