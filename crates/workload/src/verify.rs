@@ -39,7 +39,7 @@ pub struct Copy<'a> {
 /// What to ask, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
-    /// The database for the query, if not each.
+    /// The database for the query; `None` for each that is not the server's own.
     pub database: Option<String>,
     /// A query of the project's own. It must succeed; if it gives rows, the first value of the first must be neither empty,
     /// `0`, `f` nor `false`.

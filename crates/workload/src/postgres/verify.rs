@@ -18,6 +18,9 @@ use crate::verify::{Copy, Open, Questions, Verified, agrees};
 /// A query of a project's own may read whole tables.
 const QUERY: Duration = Duration::from_secs(3600);
 
+/// The database that initdb makes.
+const MAINTENANCE: &str = "postgres";
+
 /// Tables, and indexes that amcheck knows.
 const COUNT: &str = "select count(*) filter (where relkind in ('r', 'm', 't', 'S')), \
     count(*) filter (where relkind = 'i' and relam = 403) from pg_class where relpersistence <> 't';";
@@ -53,6 +56,11 @@ pub(crate) fn dump(parts: &[Part], open: &mut Open<'_>, questions: &Questions) -
         let options = Options { mark: "verify".to_owned(), ..Options::default() };
         let restored = restore(&server.login, part, &mut open(part)?, &options)?;
         warnings.extend(restored.warnings);
+        if let Some(kept) = restored.kept {
+            // Of initdb's own, such as `postgres`.
+            let drop = format!("drop database {};", client::identifier(&kept));
+            Client::open_database(&server.login, &server.server(), "template1")?.ask("DROP DATABASE", &drop, QUERY)?;
+        }
     }
     let mut verified = ask(&server, &programs, questions, began)?;
     verified.warnings.splice(0..0, warnings);
@@ -97,7 +105,7 @@ fn amcheck(server: &Throwaway, programs: &Programs, address: &Server, verified: 
     }
     let mut command = client::command(&server.login, address, &program)?;
     command.args(["--all", "--install-missing", "--no-password", "--maintenance-db"]);
-    command.arg(connection(address, Some("postgres")));
+    command.arg(connection(address, Some("template1")));
     let output = command.output().map_err(|source| started(&program, source))?;
     let out = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -117,10 +125,12 @@ fn queried(
     questions: &Questions,
     databases: &[String],
 ) -> Result<Option<String>, Error> {
-    let asked = match &questions.database {
-        Some(database) => std::slice::from_ref(database),
-        None => databases,
-    };
+    let only = |database: &&String| questions.database.as_ref().is_none_or(|only| only == *database);
+    // The database that is on every server is nobody's project, unless it is named.
+    let asked = databases.iter().filter(only).filter(|name| questions.database.is_some() || *name != MAINTENANCE);
+    if let Some(database) = questions.database.as_ref().filter(|database| !databases.contains(database)) {
+        return Err(server.failed("the query", format!("there is no database {database:?}")));
+    }
     let mut answer = None;
     for database in asked {
         let mut client = Client::open_database(&server.login, address, database)?;

@@ -1,5 +1,7 @@
 //! PostgreSQL, real, under load.
 
+#![expect(clippy::print_stdout, reason = "figures that are measured are shown")]
+
 mod dumping;
 mod quiescing;
 mod restoring;

@@ -56,6 +56,7 @@ fn under_load_writes_go_on_through_twenty_moments_in_a_row() {
     let after: u64 = server.sql("bank", "select count(*) from pgbench_history").parse().unwrap();
     assert!(after > before);
     let stood_still = load.longest_stand_still();
+    assert!(stood_still < Duration::from_millis(250), "writes stood still for {stood_still:?}");
     println!(
         "writes stood still for {stood_still:?} at most, without any of ours for {quiet:?}; took {longest:?} at most"
     );
@@ -89,7 +90,7 @@ fn what_cannot_be_quiesced_is_skipped_with_the_reason() {
         How::Skipped { why } => why.clone(),
         other => panic!("{other:?}"),
     };
-    assert!(why(0).contains("permission denied"), "{}", why(0));
+    assert!(why(0).contains("pg_read_all_settings"), "{}", why(0));
     assert!(why(1).contains("has no database \"nowhere\""), "{}", why(1));
     let outside = quiesce::hold(&[("a".to_owned(), login(&server, ""))], &|_| Layout::Outside).release();
     assert!(matches!(&outside[0].how, How::Skipped { why } if why.contains("in the snapshot")), "{outside:?}");
