@@ -182,3 +182,8 @@ impl Read for Clone {
         Ok(length)
     }
 }
+
+impl Dump for Pages {}
+impl Dump for Clone {}
+/// What was taken to memory.
+impl Dump for Cursor<Vec<u8>> {}
