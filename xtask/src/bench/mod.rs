@@ -34,7 +34,8 @@ usage: cargo xtask bench [--database] [--quick] [--only DATA] [--tools NAMES] [-
   --tools NAMES      of snapback,restic,rustic,borg,borg2,bupstash,conserve; without it, all on PATH
   --rounds N         medians of so many (3)
   --settle SECONDS   how long to wait after deleting many files (60)
-  --dir DIR          for data, repositories and results; some 40 GB (target/bench)
+  --dir DIR          a directory snapback-bench is made in it for data, repositories and results; some 40 GB
+                     (target/bench)
 ";
 
 /// What was asked for.
@@ -77,7 +78,8 @@ impl Plan {
                 "--tools" => plan.tools.clone_from(value()?),
                 "--rounds" => plan.rounds = value()?.parse().context("--rounds")?,
                 "--settle" => plan.settle = Duration::from_secs(value()?.parse().context("--settle")?),
-                "--dir" => plan.directory = std::path::absolute(value()?)?,
+                // One of our own: what lies in it is removed, and `--dir /var` must not cost /var/log.
+                "--dir" => plan.directory = std::path::absolute(value()?)?.join("snapback-bench"),
                 _ => bail!("unknown: {argument}\n{USAGE}"),
             }
         }
