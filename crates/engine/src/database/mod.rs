@@ -13,6 +13,7 @@ pub mod held;
 mod layout;
 pub mod proof;
 pub mod restore;
+pub mod rollback;
 mod work;
 
 use std::collections::BTreeMap;

@@ -28,6 +28,8 @@ pub struct Request {
     pub tables: Vec<String>,
     /// Only this file of the dump.
     pub file: Option<String>,
+    /// Replace a file of SQLite although programs have it open.
+    pub even_if_open: bool,
 }
 
 /// What will be done.
@@ -94,6 +96,7 @@ pub fn plan<'a>(dumps: &'a Dumps, request: Request, now: Timestamp) -> Result<Pl
     let options = Options {
         name: request.new_name.clone(),
         tables: request.tables.clone(),
+        even_if_open: request.even_if_open,
         mark: now.strftime("%Y%m%dT%H%M%S").to_string(),
     };
     Ok(Plan { dumps, database, steps, request, options })

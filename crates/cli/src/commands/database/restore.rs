@@ -58,6 +58,10 @@ pub(crate) struct Command {
     #[arg(long, value_name = "FILE")]
     file: Option<String>,
 
+    /// Replace a file of SQLite although programs have it open; they go on with the old one until they are restarted
+    #[arg(long)]
+    even_if_open: bool,
+
     /// Change nothing, only show what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -77,6 +81,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
             new_name: command.new_name.clone(),
             tables: command.table.clone(),
             file: command.file.clone(),
+            even_if_open: command.even_if_open,
         };
         let plan = restore::plan(&dumps, request, context.clock.wall())?;
         show(&plan, &chosen.id.short(), &chosen.record, output)?;
