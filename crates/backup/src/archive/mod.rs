@@ -153,6 +153,7 @@ pub fn archive_with(
         if streams.is_empty() {
             return run.queue.push(Vec::new(), vec![root]);
         }
+        let _closes = CloseOnPanic(&run);
         let mut worker = worker();
         worker.directory(root);
         let mut placed = std::mem::take(&mut worker.placed);
@@ -201,6 +202,17 @@ pub fn archive_with(
     let base = (errors == failed_streams).then(|| run.base(tree, totals));
     let (looked_at, went_by_changes) = (load(&counts.looked_at), run.changes.any());
     Ok(Outcome { tree: Some(tree), summary, errors, unsteady, streams: ends, added, base, looked_at, went_by_changes })
+}
+
+/// Whoever opens a stream may panic, and the workers would wait for the rest of the run for ever.
+struct CloseOnPanic<'a>(&'a Run<'a>);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.queue.close();
+        }
+    }
 }
 
 /// The newest backup of the host that has all of the paths: what a new one is compared with.
