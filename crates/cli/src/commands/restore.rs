@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result};
 use backup::restore::{self, Outcome, Overwrite};
 use clap::{Args, ValueEnum};
 
-use crate::error::Code;
+use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human;
 use crate::open::Session;
-use crate::output::Output;
+use crate::output::{Output, printable};
 use crate::patterns::{Exclude, patterns};
 use crate::progress_bar::Meter;
 use crate::select::{self, BackupPath, Filter};
@@ -141,7 +141,12 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 /// An absolute path, so that messages say where things lie.
 fn target(to: &Path) -> Result<PathBuf> {
     let directory = std::env::current_dir().context("the working directory is gone")?;
-    Ok(directory.join(to))
+    let target = directory.join(to);
+    if target.symlink_metadata().is_ok() && !target.is_dir() {
+        let error = CommandError::new(format!("cannot restore to {}: it is there, and no directory", target.display()));
+        return Err(error.hint("--to takes a directory, which is made if it is not there").into());
+    }
+    Ok(target)
 }
 
 fn show(
@@ -155,7 +160,7 @@ fn show(
     let verb = if command.dry_run { "would restore" } else { "restored" };
     output.line(format_args!(
         "{verb} backup {id} to {}: {}, {} in {}",
-        target.display(),
+        printable(target),
         human::counted(outcome.files_restored + outcome.files_unchanged, "file"),
         human::size(outcome.bytes_total),
         human::duration(time),
