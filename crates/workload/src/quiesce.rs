@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
-use crate::postgres;
+use crate::{postgres, sqlite};
 
 /// Longer than this nobody's writes stand still.
 pub const LIMIT: Duration = Duration::from_secs(2);
@@ -98,7 +98,8 @@ pub enum How {
 pub fn files(login: &Login) -> Result<Files, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::quiesce::files(login, server),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::quiesce::files(path),
+        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -145,6 +146,7 @@ fn approach(servers: &[(Vec<String>, Login)], layout: &LayoutOf<'_>) -> Vec<Appr
 /// A database that is about to be held.
 enum Approached {
     Postgres(postgres::quiesce::Approached),
+    Sqlite(sqlite::quiesce::Approached),
 }
 
 /// How a database was let go.
@@ -160,13 +162,15 @@ impl Approached {
             Address::Postgres(server) => {
                 postgres::quiesce::Approached::new(login, server, layout).map(Approached::Postgres)
             }
-            Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+            Address::Sqlite(path) => sqlite::quiesce::Approached::new(path, layout).map(Approached::Sqlite),
+            Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
         }
     }
 
     fn server(&self) -> &str {
         match self {
             Approached::Postgres(approached) => approached.server(),
+            Approached::Sqlite(approached) => approached.server(),
         }
     }
 
@@ -174,18 +178,21 @@ impl Approached {
     fn stops_writes(&self) -> bool {
         match self {
             Approached::Postgres(_) => false,
+            Approached::Sqlite(_) => true,
         }
     }
 
     fn hold(&mut self) -> Result<(), Error> {
         match self {
             Approached::Postgres(_) => Ok(()),
+            Approached::Sqlite(approached) => approached.hold(),
         }
     }
 
     fn release(self) -> Result<Released, Error> {
         match self {
             Approached::Postgres(approached) => approached.release(),
+            Approached::Sqlite(approached) => approached.release(),
         }
     }
 }
@@ -266,10 +273,16 @@ impl Holding {
 fn hold_until(mut approached: Approached, ready: Sender<()>, released: &Receiver<()>) -> Outcome {
     let server = Some(approached.server().to_owned());
     let stops = approached.stops_writes();
-    let began = Instant::now();
+    let mut began = Instant::now();
     let stood_still = |until: Duration| if stops { until } else { Duration::ZERO };
     if let Err(error) = approached.hold() {
-        return Outcome { server, how: skipped(error), stood_still: stood_still(began.elapsed()), beside: Vec::new() };
+        let stood_still =
+            if matches!(approached, Approached::Sqlite(_)) { Duration::ZERO } else { stood_still(began.elapsed()) };
+        return Outcome { server, how: skipped(error), stood_still, beside: Vec::new() };
+    }
+    // A file's lock is waited for without keeping anybody from writing.
+    if matches!(approached, Approached::Sqlite(_)) {
+        began = Instant::now();
     }
     drop(ready);
     let in_time = if stops {
