@@ -225,10 +225,14 @@ fn way_out(error: &snapshot::error::Error) -> Option<String> {
     match error {
         Error::NoSuchSnapshot(_) => Some("`snapback snapshot list` shows the snapshots".to_owned()),
         Error::Ambiguous { .. } => Some("type more of the id".to_owned()),
-        Error::Io { source, .. } => match source.kind() {
+        Error::Io { source, path, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => Some("run it as root, or as the owner of the directory".to_owned()),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Some("make room: `snapback snapshot list` shows what each snapshot keeps".to_owned())
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(format!(
+                "make room on the file system of {}; `snapback snapshot list` shows what each snapshot keeps",
+                path.display()
+            )),
+            io::ErrorKind::ReadOnlyFilesystem => {
+                Some("mount it writable; if it was until now, `dmesg` says what is wrong with the disk".to_owned())
             }
             _ => None,
         },

@@ -185,13 +185,14 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     if bytes.is_finite() && (0.0..9e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
-/// Reads `30s`, `10m`, `2h`, `1d`; a bare number is seconds.
+/// Reads `30s`, `10m`, `2h`, `1d`. A bare number is refused: whoever types `--confirm 5` does not mean seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration; write 30s, 10m, 2h or 1d");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
     let secs = match &text[digits.len()..] {
-        "" | "s" => 1,
+        "" if number == 0 => 1,
+        "s" => 1,
         "m" | "min" => 60,
         "h" => 3600,
         "d" => 86_400,
@@ -265,12 +266,13 @@ mod tests {
         assert_eq!(parse_size("1.5M"), Ok(1_500_000));
         assert_eq!(parse_size("2 GiB"), Ok(2 << 30));
         assert_eq!(parse_size("0"), Ok(0));
-        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
         assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
         for text in ["", "M", "-1k", "1x", "nan", "inf", "1e400"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
-        for text in ["", "h", "-1s", "1.5h", "18446744073709551615d"] {
+        for text in ["", "h", "5", "-1s", "1.5h", "18446744073709551615d"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

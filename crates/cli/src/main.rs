@@ -28,6 +28,7 @@ mod status_line;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser as _};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -36,7 +37,7 @@ use crate::global::Global;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| with_whole_usage(error).exit());
     let output = Output::new(&arguments.global);
     allow_many_open_files();
     match run(&arguments, &output) {
@@ -93,6 +94,23 @@ fn dispatch(command: &Command, global: &Global, output: &Output) -> Result<ExitC
         Command::Status(command) => commands::status::run(command, global, output),
         Command::Tag(command) => commands::tag::run(command, global, output),
     }
+}
+
+/// clap shows what the environment gives, such as the repository, as if it had to be typed.
+fn with_whole_usage(mut error: clap::Error) -> clap::Error {
+    if error.get(ContextKind::Usage).is_some() {
+        let mut commands = Arguments::command();
+        commands.build();
+        let mut command = &mut commands;
+        for word in std::env::args_os().skip(1) {
+            if command.find_subcommand(&word).is_some() {
+                command = command.find_subcommand_mut(&word).expect("it was found right now");
+            }
+        }
+        let usage = command.render_usage();
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    }
+    error
 }
 
 /// A walk holds one descriptor for each level of a tree that branches at each of them; the usual 1024 is what old

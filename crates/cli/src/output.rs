@@ -129,6 +129,7 @@ impl Output {
         if self.json {
             self.to_stderr(&document(&serde_json::json!({ "type": "warning", "message": text })));
         } else {
+            let text = harmless(&text);
             self.leveled(Level::Warning, &format!("{} {text}", self.colored(YELLOW, "warning:")));
         }
     }
@@ -152,9 +153,9 @@ impl Output {
             self.to_stderr(&document(&document_));
             return;
         }
-        self.to_stderr(&format!("{} {text}", self.colored(RED, "error:")));
+        self.to_stderr(&format!("{} {}", self.colored(RED, "error:"), harmless(text)));
         if let Some(hint) = hint {
-            self.to_stderr(&format!("  {} {hint}", self.colored(BLUE, "try:")));
+            self.to_stderr(&format!("  {} {}", self.colored(BLUE, "try:"), harmless(hint)));
         }
     }
 
@@ -177,7 +178,9 @@ impl Output {
 
     /// A table that fits the terminal: it loses the columns that can be missed, then folds the last one, which is the
     /// long one. Into a pipe, as wide as it needs.
-    pub(crate) fn table(&self, columns: &[Column], rows: Vec<Vec<String>>) -> io::Result<()> {
+    pub(crate) fn table(&self, columns: &[Column], mut rows: Vec<Vec<String>>) -> io::Result<()> {
+        // Names, notes and tags are others'; a line break in one would look like a row.
+        rows.iter_mut().flatten().for_each(|cell| *cell = printable(Path::new(cell)));
         let widths: Vec<usize> = (0..columns.len())
             .map(|number| {
                 let cells = rows.iter().filter_map(|row| row.get(number)).map(|cell| cell.chars().count());
@@ -334,6 +337,11 @@ pub(crate) fn printable(path: &Path) -> String {
     text
 }
 
+/// A text of several lines without anything else that a terminal would obey.
+fn harmless(text: &str) -> String {
+    text.split('\n').map(|line| printable(Path::new(line))).collect::<Vec<_>>().join("\n")
+}
+
 fn document(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("our own documents are always JSON")
 }
@@ -357,5 +365,6 @@ mod tests {
     fn names_cannot_command_a_terminal() {
         assert_eq!(printable(Path::new("/a\x1b[2J/b\n")), "/a\\u{1b}[2J/b\\n");
         assert_eq!(printable(Path::new("/ä ö")), "/ä ö");
+        assert_eq!(harmless("one\ntwo\x1b]0;"), "one\ntwo\\u{1b}]0;");
     }
 }

@@ -3,7 +3,9 @@
 
 mod environment;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 
 use environment::Environment;
 
@@ -171,4 +173,39 @@ fn a_repository_that_cannot_be_written_to_is_read_without_a_lock() {
     assert!(!quiet.stderr.contains("lock"), "{quiet:?}");
     run(&["backup", "files"]).fails(1, ["Permission denied", "try:"]);
     run(&["forget", "latest"]).fails(1, ["Permission denied"]);
+}
+
+#[test]
+fn what_the_environment_gives_is_not_asked_for() {
+    let environment = Environment::empty();
+    environment.run(["backup"]).fails(2, ["Usage: snapback backup [OPTIONS]"]);
+    environment.run(["snapshot", "create"]).fails(2, ["Usage: snapback snapshot create [OPTIONS] <PROJECT|DIR>"]);
+}
+
+#[test]
+fn a_target_that_is_no_directory_is_refused() {
+    let environment = Environment::with_backup();
+    environment.run(["restore", "latest", "--to", "files/hello"]).fails(1, ["it is there, and no directory", "try:"]);
+}
+
+#[test]
+fn names_in_a_repository_cannot_command_a_terminal_or_look_like_rows() {
+    let environment = Environment::new();
+    environment.write("a\n\x1b[2Jb/file", "text");
+    let path = environment.files().join("a\n\x1b[2Jb");
+    let backup = environment.run(["backup".as_ref(), path.as_os_str()]).succeeds();
+    for run in [backup, environment.run(["list"]), environment.run(["forget", "--keep-last", "1", "--dry-run"])] {
+        assert!(run.stdout.contains("a\\n\\u{1b}[2Jb"), "{run:?}");
+    }
+    environment.run(["backup", "nothing\x1b[2J"]).fails(1, ["nothing\\u{1b}[2J"]);
+}
+
+#[test]
+fn what_was_backed_up_under_a_name_that_is_not_utf_8_is_listed() {
+    let environment = Environment::new();
+    let directory = environment.files().join(OsStr::from_bytes(b"\xff"));
+    std::fs::create_dir(&directory).unwrap();
+    environment.run(["backup".as_ref(), directory.as_os_str()]).succeeds();
+    let listed = environment.run(["ls", "latest"]).succeeds();
+    assert_eq!(listed.bytes, [directory.as_os_str().as_bytes(), b"/\n"].concat());
 }

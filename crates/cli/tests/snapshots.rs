@@ -4,6 +4,7 @@
 mod environment;
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
@@ -248,6 +249,10 @@ fn what_is_no_subvolume_says_the_way_out() {
     shop.run(["snapshot", "create", &below]).fails(1, ["is not a subvolume", "try:", "snapback adopt"]);
     shop.run(["snapshot", "create", "/proc"]).fails(1, ["/proc", "try:"]);
     shop.run(["snapshot", "create", "/nowhere"]).fails(1, ["/nowhere", "No such file"]);
+    shop.run(["snapshot", "create", &format!("{}/index", shop.name())]).fails(1, ["is no directory", "try:"]);
+    let odd = shop.directory().join(std::ffi::OsStr::from_bytes(b"\xff"));
+    fs::create_dir(&odd).unwrap();
+    shop.run(["snapshot".as_ref(), "create".as_ref(), odd.as_os_str()]).fails(1, ["is not UTF-8", "try:"]);
     shop.run(["snapshot", "create", &shop.name(), "--expire", "soon"]).fails(2, ["is not a duration"]);
     assert!(shop.list().is_empty());
 }

@@ -182,7 +182,8 @@ impl State {
 pub fn write_file<T: Serialize>(directory: &Path, name: &str, document: &T) -> Result<(), Error> {
     let path = directory.join(name);
     let unfinished = path.with_extension("tmp");
-    let mut text = serde_json::to_vec_pretty(document).expect("our documents have string keys only");
+    // JSON has no paths that are not UTF-8.
+    let mut text = serde_json::to_vec_pretty(document).map_err(Error::io("write", &path))?;
     text.push(b'\n');
     let mut options = OpenOptions::new();
     let file = options.create(true).truncate(true).write(true).mode(0o600).open(&unfinished);

@@ -15,7 +15,7 @@ use crate::error::CommandError;
 use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
-use crate::output::{Output, words};
+use crate::output::{Output, printable, words};
 use crate::progress_bar::Quiet;
 use crate::select::{self, Filter};
 
@@ -216,7 +216,7 @@ fn title(key: &GroupKey) -> String {
         parts.push(key.host.clone());
     }
     if !key.paths.is_empty() {
-        parts.push(human::few(&key.paths));
+        parts.push(printable(human::few(&key.paths).as_ref()));
     }
     if !key.tags.is_empty() {
         parts.push(format!("tags {}", key.tags.join(", ")));

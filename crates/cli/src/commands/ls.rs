@@ -62,8 +62,13 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 fn paths(command: &Command, record: &BackupRecord) -> Vec<PathBuf> {
     match command.inside.as_ref().or(command.backup.path.as_ref()) {
         Some(path) => vec![Path::new("/").join(path)],
-        None => record.paths.iter().map(PathBuf::from).collect(),
+        None => record.paths.iter().map(|path| up_to_doubt(Path::new(path))).collect(),
     }
+}
+
+/// A record has paths as JSON has text: where something was not UTF-8, which name it was is lost. Above it is known.
+fn up_to_doubt(path: &Path) -> PathBuf {
+    path.iter().take_while(|name| !name.to_string_lossy().contains(char::REPLACEMENT_CHARACTER)).collect()
 }
 
 struct Listing<'a> {

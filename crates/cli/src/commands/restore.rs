@@ -14,11 +14,11 @@ use engine::manifest;
 use repository::index::Index;
 use repository::record::BackupRecord;
 
-use crate::error::Code;
+use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human;
 use crate::open::Session;
-use crate::output::Output;
+use crate::output::{Output, printable};
 use crate::patterns::{Exclude, patterns};
 use crate::progress_bar::Meter;
 use crate::select::{self, BackupPath, Filter};
@@ -175,7 +175,12 @@ fn has_dumps(session: &Session<'_>, index: &Index, record: &BackupRecord) -> boo
 /// An absolute path, so that messages say where things lie.
 fn target(to: &Path) -> Result<PathBuf> {
     let directory = std::env::current_dir().context("the working directory is gone")?;
-    Ok(directory.join(to))
+    let target = directory.join(to);
+    if target.symlink_metadata().is_ok() && !target.is_dir() {
+        let error = CommandError::new(format!("cannot restore to {}: it is there, and no directory", target.display()));
+        return Err(error.hint("--to takes a directory, which is made if it is not there").into());
+    }
+    Ok(target)
 }
 
 fn show(
@@ -189,7 +194,7 @@ fn show(
     let verb = if command.dry_run { "would restore" } else { "restored" };
     output.line(format_args!(
         "{verb} backup {id} to {}: {}, {} in {}",
-        target.display(),
+        printable(target),
         human::counted(outcome.files_restored + outcome.files_unchanged, "file"),
         human::size(outcome.bytes_total),
         human::duration(time),

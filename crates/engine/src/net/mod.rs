@@ -58,11 +58,17 @@ impl Nets {
     /// The storage's mechanism for a directory, or a net where it has none.
     pub fn provider(&self, directory: &Path) -> Result<Box<dyn Provider>, Error> {
         let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
+        if !directory.is_dir() {
+            return Err(
+                Error::refused(format!("{} is no directory", directory.display())).or("name the one it lies in")
+            );
+        }
+        if directory.to_str().is_none() {
+            let message = format!("the path {} is not UTF-8, and cannot be recorded", directory.display());
+            return Err(Error::refused(message).or("rename the directory, or name the one it lies in"));
+        }
         match detect::find(&directory, &mounts::mounts()?, Arc::new(System))? {
             Some(provider) => Ok(provider),
-            None if !directory.is_dir() => {
-                Err(Error::refused(format!("{} is no directory", directory.display())).or("name the one it lies in"))
-            }
             None => Ok(Box::new(self.net(&directory, self.place.clone()))),
         }
     }

@@ -24,7 +24,7 @@ use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human;
 use crate::open::{self, Session};
-use crate::output::Output;
+use crate::output::{Output, printable};
 use crate::patterns::{Exclude, patterns};
 use crate::progress_bar::{Counts, Meter};
 use crate::select::{self, Filter};
@@ -358,7 +358,7 @@ impl Done {
         output.line(format_args!(
             "{} of {}: {}, {} in {} ({}/s)",
             self.id.map_or_else(|| "a backup".to_owned(), |id| format!("backup {}", id.short())),
-            human::few(&self.record.paths),
+            printable(human::few(&self.record.paths).as_ref()),
             human::counted(summary.total_files_processed, "file"),
             human::size(summary.total_bytes_processed),
             human::duration(self.time),

@@ -110,8 +110,10 @@ fn show_one(project: &Project, into: &Into, made: &Made, output: &Output) -> Res
             output.line(format_args!("  removed  {}", human::counted(removed.len() as u64, "old backup")))?;
         }
         if *kept_by_depth > 0 {
+            let (verb, are) = if *kept_by_depth == 1 { ("stays", "it is") } else { ("stay", "they are") };
             let count = human::counted(*kept_by_depth as u64, "backup");
-            output.message(format_args!("{count} that no rule keeps stay: they are younger than the plan's min-depth"));
+            let why = format!("{are} younger than the plan's min-depth");
+            output.message(format_args!("{count} that no rule keeps {verb}: {why}"));
         }
     }
     if let Some(Ok(Pruned::Freed(bytes))) = into.pruned {
