@@ -18,8 +18,6 @@ use snapshot::state::State;
 
 use crate::catalog::{self, Catalog, KnownBackup, Recorder, Source, Verified};
 
-/// The tag of backups that lack some of the files.
-
 /// Whose points are meant.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {

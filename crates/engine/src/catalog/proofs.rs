@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn the_newest_proofs_of_each_database_are_remembered_without_passwords() {
         let directory = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(&directory.path().join("catalog.sqlite"), Timestamp::UNIX_EPOCH).unwrap();
+        let catalog = Catalog::open(directory.path().join("catalog.sqlite"), Timestamp::UNIX_EPOCH).unwrap();
         let proof = |database: &str, secs| Proof {
             project: "shop".to_owned(),
             database: database.to_owned(),

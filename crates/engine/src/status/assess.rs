@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::attention::{self, OVERDUE_AFTER};
 pub use super::attention::{About, Attention};
-use super::facts::{self, Facts, Guard, Repository, Snapshots, Task};
+use super::facts::{self, Database, Facts, Guard, Repository, Snapshots, Task};
 use super::survival::{self, Survival};
 
 /// How well all is.
@@ -45,6 +45,9 @@ pub struct Project {
     pub next: Vec<Next>,
     /// Guards that have not ended.
     pub guards: Vec<Guard>,
+    /// Its databases, and what was last proven of each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<Database>,
     /// What needs attention.
     pub attention: Vec<Attention>,
 }
@@ -98,6 +101,7 @@ fn of_project(project: &facts::Project, facts: &Facts, now: Timestamp) -> Projec
         backups: project.repositories.clone(),
         next,
         guards: project.guards.clone(),
+        databases: project.databases.clone(),
     }
 }
 

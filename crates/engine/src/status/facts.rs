@@ -7,6 +7,7 @@ use policy::Forecast;
 use serde::Serialize;
 use snapshot::provider::Kind;
 
+use crate::catalog::proofs::Proof;
 use crate::place::{Place, Relation};
 
 /// All that is known.
@@ -41,6 +42,17 @@ pub struct Project {
     pub tasks: Vec<Task>,
     /// Guards around it that have not ended.
     pub guards: Vec<Guard>,
+    /// Its databases.
+    pub databases: Vec<Database>,
+}
+
+/// A database of a project.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Database {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The last proof that a copy of it is whole, or that it is not.
+    pub proof: Option<Proof>,
 }
 
 /// The snapshots of a project.

@@ -83,9 +83,16 @@ impl Look<'_> {
             snapshots: self.snapshots(project),
             tasks: self.tasks.iter().filter(|(task, _)| is_its(task)).map(|(_, task)| task.clone()).collect(),
             guards: self.sources.guards.iter().filter_map(|guard| self.guard(guard, project)).collect(),
+            databases: self.databases(project),
             repositories,
             places,
         }
+    }
+
+    fn databases(&self, project: &Project) -> Vec<facts::Database> {
+        let proofs = self.sources.catalog.and_then(|catalog| catalog.proofs(&project.name).ok()).unwrap_or_default();
+        let last = |name: &String| proofs.iter().find(|proof| proof.database == *name).cloned();
+        project.databases.keys().map(|name| facts::Database { name: name.clone(), proof: last(name) }).collect()
     }
 
     fn tasks(&self, ledger: ledger::Ledger) -> Vec<(daemon::Task, Task)> {

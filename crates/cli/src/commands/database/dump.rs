@@ -28,7 +28,7 @@ pub(crate) struct Command {
     #[arg(long, value_name = "BACKUP")]
     from: Option<String>,
 
-    /// Which file of it, where there are several: those of a server with `all`
+    /// Which file of it, where there are several, such as roles.sql
     #[arg(long, value_name = "FILE")]
     file: Option<String>,
 }
@@ -51,17 +51,21 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 impl Command {
     fn part(&self, parts: &[Part]) -> Result<Part> {
         let files = || parts.iter().map(|part| part.file.as_str()).collect::<Vec<_>>().join(", ");
-        match (&self.file, parts) {
-            (None, [one]) => Ok(one.clone()),
-            (None, _) => {
-                let error = CommandError::usage(format!("the dump of {} has several files", self.name));
-                Err(error.hint(format!("--file with one of {}", files())).into())
-            }
-            (Some(file), _) => parts.iter().find(|part| part.file == *file).cloned().ok_or_else(|| {
-                let error = CommandError::usage(format!("the dump of {} has no file {file:?}", self.name));
-                error.hint(files()).into()
-            }),
-        }
+        let Some(file) = &self.file else {
+            // Roles and settings come with the one database, but whoever names it means its content.
+            let mut of_databases = parts.iter().filter(|part| part.database.is_some());
+            return match (of_databases.next(), of_databases.next()) {
+                (Some(one), None) => Ok(one.clone()),
+                _ => {
+                    let error = CommandError::usage(format!("the dump of {} has several databases", self.name));
+                    Err(error.hint(format!("--file with one of {}", files())).into())
+                }
+            };
+        };
+        parts.iter().find(|part| part.file == *file).cloned().ok_or_else(|| {
+            let error = CommandError::usage(format!("the dump of {} has no file {file:?}", self.name));
+            error.hint(files()).into()
+        })
     }
 }
 

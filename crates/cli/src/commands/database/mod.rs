@@ -1,7 +1,7 @@
 //! `snapback database`: databases of projects, in snapshots and in backups.
 
 mod dump;
-mod list;
+pub(crate) mod list;
 mod restore;
 mod verify;
 

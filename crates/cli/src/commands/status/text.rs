@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use snapshot::provider::Kind;
 
 use super::flow::{Cell, Page, Style};
+use crate::commands::database::list::proven;
 use crate::human;
 use crate::output::printable;
 
@@ -74,6 +75,15 @@ fn of_project(page: &mut Page, project: &Project, now: Timestamp, reader: &Reade
     match rows.as_slice() {
         [] => page.row(&label, INDENT, &[Cell::new("none")]),
         rows => page.table(&label, INDENT, rows),
+    }
+    for (number, database) in project.databases.iter().enumerate() {
+        let proven = match &database.proof {
+            None => "never proven".to_owned(),
+            Some(proof) if proof.outcome.is_good() => format!("proven {}", proven(proof, now)),
+            Some(proof) => format!("the proof {}", proven(proof, now)),
+        };
+        let label = Cell::new(if number == 0 { "  databases" } else { "" });
+        page.sentence(&label, INDENT, &format!("{}: {proven}", database.name), Style::Plain);
     }
     for guard in &project.guards {
         let text = match guard.phase {
