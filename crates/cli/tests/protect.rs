@@ -56,6 +56,33 @@ fn one_command_makes_project_plan_repository_and_first_backup_and_says_what_is_m
 }
 
 #[test]
+fn files_of_sqlite_become_databases_of_the_project_if_they_can_be_read() {
+    let environment = with_files();
+    let sqlite3 = |file: &str, statements: &str| {
+        let done = Command::new("sqlite3").arg(environment.path(file)).arg(statements).status().unwrap();
+        assert!(done.success());
+    };
+    sqlite3("files/app.db", "PRAGMA journal_mode=wal; CREATE TABLE orders(x)");
+    sqlite3("files/cut.db", "CREATE TABLE a(x); CREATE TABLE b(x)");
+    let cut = fs::read(environment.path("files/cut.db")).unwrap();
+    fs::write(environment.path("files/cut.db"), &cut[..4096]).unwrap();
+
+    let shown = protect(&environment, &["--dry-run"]).succeeds();
+    assert!(shown.stdout.contains("[project.files.database.app]\nurl = \"sqlite:/"), "{}", shown.stdout);
+    let done = protect(&environment, &[]).succeeds();
+    assert!(done.stderr.contains("files/app.db: SQLite 3."), "{}", done.stderr);
+    assert!(done.stderr.contains("not added: sqlite:/") && done.stderr.contains("it is damaged"), "{}", done.stderr);
+    let text = fs::read_to_string(environment.path("etc/snapback.toml")).unwrap();
+    assert!(text.contains("database.app]") && !text.contains("cut.db"), "{text}");
+    run(&environment, &["config", "check"]).succeeds();
+    // What was taken out by hand stays out.
+    let without = text.split("\n[project.files.database.app]").next().unwrap();
+    fs::write(environment.path("etc/snapback.toml"), without).unwrap();
+    protect(&environment, &[]).succeeds();
+    assert_eq!(fs::read_to_string(environment.path("etc/snapback.toml")).unwrap(), without);
+}
+
+#[test]
 fn doing_it_once_more_changes_nothing() {
     let environment = with_files();
     protect(&environment, &[]).succeeds();

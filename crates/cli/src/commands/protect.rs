@@ -24,13 +24,16 @@ use crate::jobs;
 use crate::open;
 use crate::output::{Output, printable};
 
+mod databases;
+
 /// Protect a directory: write it into the configuration, take the first snapshot and the first backup.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Adds to the configuration what is missing: a project, a plan (every night; 14 daily, 8 weekly and
-6 monthly backups are kept), and a repository on this machine with a password in a file. What is
-there stays as it is; doing it once more goes on where it was cut short. `snapback serve` then runs
-the plan.
+6 monthly backups are kept), and a repository on this machine with a password in a file. Files of
+SQLite in the directory, and servers of databases whose data it has, become a part of the project
+if they can be reached. What is there stays as it is; doing it once more goes on where it was cut
+short. `snapback serve` then runs the plan.
 
   snapback protect /srv/shop
   snapback protect /srv/shop -r /mnt/usb/backups")]
@@ -56,6 +59,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         name: command.name.as_deref(),
         repository: repository(&path, global)?,
         is_chosen: global.repository.is_some(),
+        databases: &[],
     };
     let inside = Path::new(&wanted.repository.url);
     if directory != Path::new("/") && inside.starts_with(&directory) {
@@ -63,8 +67,16 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         return Err(error.hint("name another place with -r, best on another disk").into());
     }
     let home = configuration::home();
+    let text = if path.exists() {
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", printable(&path)))?
+    } else {
+        String::new()
+    };
+    // Servers may take their time, so they are asked before the file is locked.
+    let is_new = protect::project_of(&Config::parse(&path, &text, home.as_deref())?, &directory).is_none();
+    let databases = if is_new { databases::reached(&directory, output) } else { Vec::new() };
+    let wanted = Wanted { databases: &databases, ..wanted };
     if command.dry_run {
-        let text = if path.exists() { std::fs::read_to_string(&path)? } else { String::new() };
         return show(&protect::plan(&path, &text, home.as_deref(), &wanted)?, &text, output);
     }
     let planned = {

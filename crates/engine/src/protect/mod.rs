@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigError};
 use crate::repositories::{self, AccessError};
 
 pub use file::{ConfigLock, write_new};
-pub use text::{NewRepository, Planned, Wanted, plan};
+pub use text::{NewDatabase, NewRepository, Planned, Wanted, plan};
 pub(crate) use text::{free, last_name, quoted};
 
 /// Why a directory cannot be protected.

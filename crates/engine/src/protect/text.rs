@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use toml_edit::{Array, DocumentMut, Item, Value};
+use workload::address::Address;
 
 use super::{ProtectError, project_of};
 use crate::config::{Config, Project};
@@ -18,6 +19,19 @@ pub struct Wanted<'a> {
     pub repository: NewRepository,
     /// Somebody named the repository.
     pub is_chosen: bool,
+    /// What the project has besides, if it is new.
+    pub databases: &'a [NewDatabase],
+}
+
+/// A database that was found and could be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDatabase {
+    /// Such as `app`; with a number behind it if it is taken.
+    pub name: String,
+    /// Where.
+    pub address: Address,
+    /// Every one of the server.
+    pub all: bool,
 }
 
 /// A repository that may have to be made.
@@ -160,6 +174,16 @@ impl Adding<'_> {
         }
         lines.push(format!("plans = [{}]", quoted(plan)));
         self.block(format!("project.{name}"), &lines);
+        let mut names: Vec<String> = Vec::new();
+        for database in self.wanted.databases {
+            let free = free(&database.name, |name| names.iter().any(|taken| taken == name));
+            let mut lines = vec![format!("url = {}", quoted(&database.address.to_string()))];
+            if database.all {
+                lines.push("all = true".to_owned());
+            }
+            self.block(format!("project.{name}.database.{free}"), &lines);
+            names.push(free);
+        }
         Ok(name)
     }
 }
@@ -221,7 +245,7 @@ mod tests {
 
     fn protect_with(text: &str, directory: &str, name: Option<&str>, is_chosen: bool) -> Result<Planned, ProtectError> {
         let repository = NewRepository { url: "/var/b".into(), password_file: "/etc/snapback/local.password".into() };
-        let wanted = Wanted { directory: Path::new(directory), name, repository, is_chosen };
+        let wanted = Wanted { directory: Path::new(directory), name, repository, is_chosen, databases: &[] };
         plan(Path::new("/etc/snapback/snapback.toml"), text, None, &wanted)
     }
 
@@ -246,6 +270,32 @@ plans = ["nightly"]
         assert_eq!(planned.added, ["repository.local", "plan.nightly", "project.shop"]);
         assert!(planned.repository.is_some());
         assert_eq!(planned.config.warnings, []);
+    }
+
+    #[test]
+    fn databases_come_with_a_new_project_and_are_not_forced_on_one_that_is_there() {
+        let sqlite = |path: &str| NewDatabase { name: "app".into(), address: Address::Sqlite(path.into()), all: false };
+        let server = Address::parse("postgres:///").unwrap();
+        let server = NewDatabase { name: "all".to_owned(), address: server, all: true };
+        let databases = [sqlite("/srv/shop/app.db"), sqlite("/srv/shop/\"old\"/app.db"), server];
+        let repository = NewRepository { url: "/var/b".into(), password_file: "/etc/snapback/local.password".into() };
+        let directory = Path::new("/srv/shop");
+        let wanted = Wanted { directory, name: None, repository, is_chosen: false, databases: &databases };
+        let path = Path::new("/etc/snapback/snapback.toml");
+        let planned = plan(path, "", None, &wanted).unwrap();
+        let databases: Vec<_> = planned.config.projects["shop"].databases.values().collect();
+        let told: Vec<_> =
+            databases.iter().map(|one| (one.name.as_str(), one.login.address.to_string(), one.all)).collect();
+        assert_eq!(
+            told,
+            [
+                ("all", "postgres:///".to_owned(), true),
+                ("app", "sqlite:/srv/shop/app.db".to_owned(), false),
+                ("app-2", "sqlite:/srv/shop/\"old\"/app.db".to_owned(), false),
+            ]
+        );
+        assert_eq!(planned.added[2..4], ["project.shop", "project.shop.database.app"]);
+        assert_eq!(plan(path, FIRST, None, &wanted).unwrap().text, FIRST);
     }
 
     #[test]
