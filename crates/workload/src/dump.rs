@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
+use crate::mysql;
 use crate::postgres;
 
 /// One stream of a dump, which becomes one file of a backup.
@@ -40,7 +41,8 @@ pub struct Contents {
     pub server: String,
     /// Name and version of the dump tool.
     pub tool: String,
-    /// What is dumped, the server's own part first.
+    /// What is dumped, in the order in which it is restored: of PostgreSQL the server's own part first, as databases have
+    /// owners; of MariaDB last, as a grant on a table needs the table.
     pub parts: Vec<Part>,
 }
 
@@ -60,7 +62,8 @@ impl<T: Read + Send> Dump for T {}
 pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::contents(login, server, all),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Mysql(server) => mysql::dump::contents(login, server, all),
+        Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -71,7 +74,8 @@ pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
 pub fn open(login: &Login, part: &Part) -> Result<Box<dyn Dump>, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::open(login, server, part),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Mysql(server) => mysql::dump::open(login, server, part),
+        Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 

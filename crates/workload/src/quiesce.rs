@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
+use crate::mysql;
 use crate::postgres;
 
 /// Longer than this nobody's writes stand still.
@@ -98,7 +99,8 @@ pub enum How {
 pub fn files(login: &Login) -> Result<Files, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::quiesce::files(login, server),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Mysql(server) => mysql::quiesce::files(login, server),
+        Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -145,6 +147,7 @@ fn approach(servers: &[(Vec<String>, Login)], layout: &LayoutOf<'_>) -> Vec<Appr
 /// A database that is about to be held.
 enum Approached {
     Postgres(postgres::quiesce::Approached),
+    Mysql(mysql::quiesce::Approached),
 }
 
 /// How a database was let go.
@@ -160,13 +163,15 @@ impl Approached {
             Address::Postgres(server) => {
                 postgres::quiesce::Approached::new(login, server, layout).map(Approached::Postgres)
             }
-            Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+            Address::Mysql(server) => mysql::quiesce::Approached::new(login, server, layout).map(Approached::Mysql),
+            Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
         }
     }
 
     fn server(&self) -> &str {
         match self {
             Approached::Postgres(approached) => approached.server(),
+            Approached::Mysql(approached) => approached.server(),
         }
     }
 
@@ -174,18 +179,29 @@ impl Approached {
     fn stops_writes(&self) -> bool {
         match self {
             Approached::Postgres(_) => false,
+            Approached::Mysql(approached) => approached.stops_writes(),
+        }
+    }
+
+    /// Whether anything stands still, be it changes of definitions alone, and so has to go on at the deadline.
+    fn is_limited(&self) -> bool {
+        match self {
+            Approached::Postgres(_) => false,
+            Approached::Mysql(_) => true,
         }
     }
 
     fn hold(&mut self) -> Result<(), Error> {
         match self {
             Approached::Postgres(_) => Ok(()),
+            Approached::Mysql(approached) => approached.hold(),
         }
     }
 
     fn release(self) -> Result<Released, Error> {
         match self {
             Approached::Postgres(approached) => approached.release(),
+            Approached::Mysql(approached) => approached.release(),
         }
     }
 }
@@ -272,7 +288,7 @@ fn hold_until(mut approached: Approached, ready: Sender<()>, released: &Receiver
         return Outcome { server, how: skipped(error), stood_still: stood_still(began.elapsed()), beside: Vec::new() };
     }
     drop(ready);
-    let in_time = if stops {
+    let in_time = if approached.is_limited() {
         let left = LIMIT.saturating_sub(began.elapsed());
         released.recv_timeout(left) != Err(RecvTimeoutError::Timeout)
     } else {

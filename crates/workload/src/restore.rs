@@ -7,6 +7,7 @@ use std::io::Read;
 use crate::address::{Address, Login};
 use crate::dump::Part;
 use crate::error::Error;
+use crate::mysql;
 use crate::postgres;
 
 /// How to restore.
@@ -40,6 +41,7 @@ pub struct Restored {
 pub fn restore(target: &Login, part: &Part, dump: &mut dyn Read, options: &Options) -> Result<Restored, Error> {
     match &target.address {
         Address::Postgres(server) => postgres::restore::restore(target, server, part, dump, options),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Mysql(server) => mysql::restore::restore(target, server, part, dump, options),
+        Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }

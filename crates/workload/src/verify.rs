@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::dump::{Dump, Format, Part};
 use crate::error::Error;
+use crate::mysql;
 use crate::postgres;
 use crate::quiesce::Beside;
 use crate::tool::Tools;
@@ -79,7 +80,8 @@ pub struct Verified {
 pub fn data_directory(copy: &Copy<'_>, questions: &Questions) -> Result<Verified, Error> {
     match copy.kind {
         Kind::Postgres => postgres::verify::data_directory(copy, questions),
-        Kind::Mysql | Kind::Sqlite => Err(Error::Refused("not yet".to_owned())),
+        Kind::Mysql => mysql::verify::data_directory(copy, questions),
+        Kind::Sqlite => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -93,7 +95,8 @@ pub type Open<'a> = dyn FnMut(&Part) -> Result<Box<dyn Dump + 'a>, Error> + 'a;
 pub fn dump(parts: &[Part], open: &mut Open<'_>, questions: &Questions) -> Result<Verified, Error> {
     match parts.first().map(|part| part.format) {
         Some(Format::PgCustom | Format::PgSql) => postgres::verify::dump(parts, open, questions),
-        Some(Format::MysqlSql | Format::SqliteFile) => Err(Error::Refused("not yet".to_owned())),
+        Some(Format::MysqlSql) => mysql::verify::dump(parts, open, questions),
+        Some(Format::SqliteFile) => Err(Error::Refused("not yet".to_owned())),
         None => Err(Error::Refused("there is no dump".to_owned())),
     }
 }
