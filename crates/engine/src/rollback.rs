@@ -13,6 +13,7 @@ use snapshot::rollback::{self, recover::Recovered};
 use snapshot::runner::System;
 use snapshot::state::{Lock, State};
 
+use crate::database;
 use snapshot::error::Error;
 
 /// How long the state that a rollback leaves behind is kept: as long as somebody may miss something of it.
@@ -38,6 +39,19 @@ pub fn probe(command: &str, limit: Duration) -> Vec<String> {
     };
     let limit = seconds.to_string();
     ["timeout", "--verbose", "--kill-after=5", &limit, "/bin/sh", "-c", command].map(str::to_owned).to_vec()
+}
+
+/// Plans to take a directory back to one of its snapshots, with the databases in it in mind.
+pub fn plan(
+    state: &State,
+    provider: &dyn Provider,
+    record: &Record,
+    request: rollback::Request,
+) -> Result<rollback::Plan, Error> {
+    let request = rollback::Request { stale: database::rollback::stale(record), ..request };
+    let mut plan = rollback::gather(state, provider, &System, record, request)?;
+    database::rollback::refuse(&mut plan, record);
+    Ok(plan)
 }
 
 /// Finishes or takes back what was cut short. Whatever changes something does this first.
@@ -66,7 +80,7 @@ pub fn take_back(
         return Err(Error::NoSuchSnapshot(record.id.to_string()));
     };
     let provider = open(&record.directory, handle)?;
-    let plan = rollback::gather(state, &*provider, &System, record, request(services, now))?;
+    let plan = plan(state, &*provider, record, request(services, now))?;
     let outcome = rollback::run::run(&lock, &*provider, &System, plan, now, &mut |_| ())?;
     Ok(outcome.safety.id)
 }
@@ -88,7 +102,7 @@ pub fn refuse_if_impossible(
     services: &Services,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let plan = rollback::gather(state, provider, &System, record, request(services, now))?;
+    let plan = plan(state, provider, record, request(services, now))?;
     match plan.refusals.into_iter().next() {
         None => Ok(()),
         Some(Refusal { message, hint }) => {

@@ -1,13 +1,13 @@
 //! Dumps: what a server's own dump tool writes, read as a stream. Nothing is written on the way.
 
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
-use crate::mysql;
-use crate::postgres;
+use crate::{mysql, postgres, sqlite};
 
 /// One stream of a dump, which becomes one file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +50,13 @@ pub struct Contents {
 /// all of it. Dropped before its end, the tool is ended and waited for.
 ///
 /// An error of it bears an [`Error`], which [`io::Error::downcast`] gives back.
-pub trait Dump: Read + Send {}
-
-impl<T: Read + Send> Dump for T {}
+pub trait Dump: Read + Send {
+    /// What can be waited on (poll(2)) instead of in `read`, if that is what it reads from, and it keeps nothing of it in
+    /// a buffer: so whoever reads can be called off while the server stands still.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
 
 /// What there is to dump: the address's database, or with `all` every one of the server, with roles and grants.
 ///
@@ -63,7 +67,7 @@ pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::contents(login, server, all),
         Address::Mysql(server) => mysql::dump::contents(login, server, all),
-        Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::dump::contents(path),
     }
 }
 
@@ -75,7 +79,7 @@ pub fn open(login: &Login, part: &Part) -> Result<Box<dyn Dump>, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::open(login, server, part),
         Address::Mysql(server) => mysql::dump::open(login, server, part),
-        Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::dump::open(path),
     }
 }
 

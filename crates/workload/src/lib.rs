@@ -15,5 +15,6 @@ pub mod postgres;
 pub mod quiesce;
 pub mod restore;
 pub mod session;
+pub mod sqlite;
 pub mod tool;
 pub mod verify;

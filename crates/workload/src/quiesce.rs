@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
-use crate::mysql;
-use crate::postgres;
+use crate::{mysql, postgres, sqlite};
 
 /// Longer than this nobody's writes stand still.
 pub const LIMIT: Duration = Duration::from_secs(2);
@@ -100,7 +99,7 @@ pub fn files(login: &Login) -> Result<Files, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::quiesce::files(login, server),
         Address::Mysql(server) => mysql::quiesce::files(login, server),
-        Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::quiesce::files(path),
     }
 }
 
@@ -148,6 +147,7 @@ fn approach(servers: &[(Vec<String>, Login)], layout: &LayoutOf<'_>) -> Vec<Appr
 enum Approached {
     Postgres(postgres::quiesce::Approached),
     Mysql(mysql::quiesce::Approached),
+    Sqlite(sqlite::quiesce::Approached),
 }
 
 /// How a database was let go.
@@ -164,7 +164,7 @@ impl Approached {
                 postgres::quiesce::Approached::new(login, server, layout).map(Approached::Postgres)
             }
             Address::Mysql(server) => mysql::quiesce::Approached::new(login, server, layout).map(Approached::Mysql),
-            Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+            Address::Sqlite(path) => sqlite::quiesce::Approached::new(path, layout).map(Approached::Sqlite),
         }
     }
 
@@ -172,6 +172,7 @@ impl Approached {
         match self {
             Approached::Postgres(approached) => approached.server(),
             Approached::Mysql(approached) => approached.server(),
+            Approached::Sqlite(approached) => approached.server(),
         }
     }
 
@@ -180,6 +181,7 @@ impl Approached {
         match self {
             Approached::Postgres(_) => false,
             Approached::Mysql(approached) => approached.stops_writes(),
+            Approached::Sqlite(_) => true,
         }
     }
 
@@ -187,7 +189,7 @@ impl Approached {
     fn is_limited(&self) -> bool {
         match self {
             Approached::Postgres(_) => false,
-            Approached::Mysql(_) => true,
+            Approached::Mysql(_) | Approached::Sqlite(_) => true,
         }
     }
 
@@ -195,6 +197,7 @@ impl Approached {
         match self {
             Approached::Postgres(_) => Ok(()),
             Approached::Mysql(approached) => approached.hold(),
+            Approached::Sqlite(approached) => approached.hold(),
         }
     }
 
@@ -202,6 +205,7 @@ impl Approached {
         match self {
             Approached::Postgres(approached) => approached.release(),
             Approached::Mysql(approached) => approached.release(),
+            Approached::Sqlite(approached) => approached.release(),
         }
     }
 }
@@ -282,10 +286,16 @@ impl Holding {
 fn hold_until(mut approached: Approached, ready: Sender<()>, released: &Receiver<()>) -> Outcome {
     let server = Some(approached.server().to_owned());
     let stops = approached.stops_writes();
-    let began = Instant::now();
+    let mut began = Instant::now();
     let stood_still = |until: Duration| if stops { until } else { Duration::ZERO };
     if let Err(error) = approached.hold() {
-        return Outcome { server, how: skipped(error), stood_still: stood_still(began.elapsed()), beside: Vec::new() };
+        let stood_still =
+            if matches!(approached, Approached::Sqlite(_)) { Duration::ZERO } else { stood_still(began.elapsed()) };
+        return Outcome { server, how: skipped(error), stood_still, beside: Vec::new() };
+    }
+    // A file's lock is waited for without keeping anybody from writing.
+    if matches!(approached, Approached::Sqlite(_)) {
+        began = Instant::now();
     }
     drop(ready);
     let in_time = if approached.is_limited() {

@@ -7,8 +7,7 @@ use std::io::Read;
 use crate::address::{Address, Login};
 use crate::dump::Part;
 use crate::error::Error;
-use crate::mysql;
-use crate::postgres;
+use crate::{mysql, postgres, sqlite};
 
 /// How to restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +20,8 @@ pub struct Options {
     /// Tells the databases of this restore from those of another, and is a part of their names: a point in time such as
     /// `20261123T130000`.
     pub mark: String,
+    /// Replace a file of SQLite although programs have it open: they go on with the old one until they are started anew.
+    pub even_if_open: bool,
 }
 
 /// What was restored.
@@ -42,6 +43,6 @@ pub fn restore(target: &Login, part: &Part, dump: &mut dyn Read, options: &Optio
     match &target.address {
         Address::Postgres(server) => postgres::restore::restore(target, server, part, dump, options),
         Address::Mysql(server) => mysql::restore::restore(target, server, part, dump, options),
-        Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::restore::restore(path, part, dump, options),
     }
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use crate::dump::{Dump, Format, Part};
 use crate::error::Error;
-use crate::mysql;
-use crate::postgres;
 use crate::quiesce::Beside;
 use crate::tool::Tools;
+use crate::{mysql, postgres, sqlite};
 
 /// The servers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +80,7 @@ pub fn data_directory(copy: &Copy<'_>, questions: &Questions) -> Result<Verified
     match copy.kind {
         Kind::Postgres => postgres::verify::data_directory(copy, questions),
         Kind::Mysql => mysql::verify::data_directory(copy, questions),
-        Kind::Sqlite => Err(Error::Refused("not yet".to_owned())),
+        Kind::Sqlite => sqlite::verify::file(copy.directory, questions),
     }
 }
 
@@ -96,7 +95,7 @@ pub fn dump(parts: &[Part], open: &mut Open<'_>, questions: &Questions) -> Resul
     match parts.first().map(|part| part.format) {
         Some(Format::PgCustom | Format::PgSql) => postgres::verify::dump(parts, open, questions),
         Some(Format::MysqlSql) => mysql::verify::dump(parts, open, questions),
-        Some(Format::SqliteFile) => Err(Error::Refused("not yet".to_owned())),
+        Some(Format::SqliteFile) => sqlite::verify::dump(parts, open, questions),
         None => Err(Error::Refused("there is no dump".to_owned())),
     }
 }

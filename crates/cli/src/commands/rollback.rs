@@ -94,8 +94,9 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         probe_secs: probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
         losses: losses(&*provider, &record, output),
+        ..Request::default()
     };
-    let plan = rollback::gather(&session.state, &*provider, &System, &record, request)?;
+    let plan = engine::rollback::plan(&session.state, &*provider, &record, request)?;
     show(&plan, &record, &session)?;
     if command.dry_run {
         return Ok(if plan.refusals.is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() });

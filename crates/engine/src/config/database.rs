@@ -57,7 +57,7 @@ pub(crate) fn database(project: &str, name: &str, section: &Section<'_>, places:
         let message = format!("nothing is done with the database {name}");
         section.source.warn(&section.span, Wrong::new(message, "leave out dump = false, or quiesce = false"));
     }
-    let login = Login { address, password_file };
+    let login = Login { password_file, ..Login::new(address) };
     places.databases.push((project.to_owned(), name.to_owned(), section.span_of("url")));
     Some(Database { name: name.to_owned(), login, dump, all, query, quiesce })
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use snapshot::id::Id;
-use snapshot::manage::{self, Request};
+use snapshot::manage::{self, Around, Request};
 use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
 use snapshot::state::State;
@@ -95,11 +95,12 @@ impl<'a> Guards<'a> {
     }
 
     /// Takes the snapshot, and writes down the guard. Refused while another guards the directory, or one above or
-    /// below it, and where a rollback would be refused.
+    /// below it, and where a rollback would be refused. `around` brackets the snapshot's moment.
     pub fn begin(
         &self,
         provider: &dyn Provider,
         asked: Asked,
+        around: Option<Around<'_>>,
         waiting: &mut dyn FnMut(),
     ) -> Result<(Guard, Record), Error> {
         let directory = provider.directory().to_owned();
@@ -116,7 +117,7 @@ impl<'a> Guards<'a> {
         let expires = now.wall.checked_add(asked.grace.max(TO_LOOK_AROUND)).ok();
         let request = Request { note, expires, is_held: false, purpose: Purpose::Guard };
         let lock = self.state.lock(waiting)?;
-        let record = manage::create(&lock, provider, request, now.wall)?;
+        let record = manage::create_around(&lock, provider, request, now.wall, around)?;
         if let Err(error) = refuse_if_impossible(self.state, provider, &record, &asked.services, now.wall) {
             manage::delete(&lock, provider, record.id)?;
             return Err(error);

@@ -2,5 +2,8 @@
 #![allow(missing_docs)]
 
 mod backups;
+mod dumps;
+#[path = "../../../workload/tests/servers/postgres.rs"]
+mod postgres;
 mod site;
 mod upkeep;

@@ -36,15 +36,19 @@ pub(crate) struct Site {
     pub(crate) looks_at_everything: bool,
 }
 
-/// What jobs said.
+/// What jobs said, and whether they are to end.
 #[derive(Default)]
-pub(crate) struct Told(pub(crate) Mutex<Vec<String>>);
+pub(crate) struct Told(pub(crate) Mutex<Vec<String>>, Arc<AtomicBool>);
 
 struct Silent<'a>(&'a Told);
 
 impl backup::progress::Progress for Silent<'_> {
     fn error(&self, path: &Path, error: &dyn std::fmt::Display) {
         self.0.say(&format!("{}: {error}", path.display()));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.1.load(Ordering::Relaxed)
     }
 }
 
@@ -120,11 +124,12 @@ impl Site {
     fn in_directory(directory: TempDir) -> Site {
         let state = State::open(directory.path().join("state")).unwrap();
         let recorder = Recorder::open(&directory.path().join("state/catalog.sqlite"), Timestamp::now(), |_| {});
+        let told = Told::default();
         let mut site = Site {
             state,
             config: Config::default(),
-            told: Told::default(),
-            is_cancelled: Arc::default(),
+            is_cancelled: Arc::clone(&told.1),
+            told,
             recorder,
             looks_at_everything: false,
             mount: None,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Phase};
 use super::plan::Plan;
-use super::units;
+use super::{stale, units};
 use crate::error::Error;
 use crate::manage;
 use crate::provider::Provider;
@@ -121,6 +121,10 @@ impl Act<'_> {
 
     /// Starts and restarts; does both even if the first fails.
     fn start(&mut self, journal: &Journal) -> Result<(), Error> {
+        for path in &journal.plan.stale {
+            (self.observe)(&format!("remove the stale {}", path.display()));
+            stale::remove(&journal.plan.directory.join(path))?;
+        }
         let started = self.units("start", &journal.plan.stop);
         let restarted = self.units("restart", &journal.plan.restart);
         started.and(restarted)

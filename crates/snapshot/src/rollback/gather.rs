@@ -1,6 +1,6 @@
 //! The facts a plan is made from: the one part of planning that looks at the world. It changes nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -31,6 +31,9 @@ pub struct Request {
     pub safety_expires: Option<Timestamp>,
     /// What will be lost, if somebody looked ([`crate::changes`]).
     pub losses: Option<Summary>,
+    /// Locks that processes left in the snapshot, relative to the directory: removed after the switch, before units are
+    /// started, unless a process works in the directory of one.
+    pub stale: Vec<PathBuf>,
 }
 
 /// Plans to take a directory back to one of its snapshots.
@@ -76,6 +79,7 @@ pub fn gather(
         safety,
         safety_expires: request.safety_expires,
         losses: request.losses,
+        stale: request.stale,
         is_state_inside: !provider.abilities().spares_state && is_inside(state.root(), directory)?,
         under_way: under_way.map(|entry| entry.change),
     };

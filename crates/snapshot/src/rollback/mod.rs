@@ -14,6 +14,7 @@ mod journal;
 pub mod plan;
 pub mod recover;
 pub mod run;
+mod stale;
 mod units;
 
 pub use gather::{Request, gather, newest_safety};

@@ -42,6 +42,8 @@ pub struct Facts {
     pub safety_expires: Option<Timestamp>,
     /// What differs between the snapshot and the live tree, and so will be lost, if somebody looked.
     pub losses: Option<Summary>,
+    /// Locks that processes left in the snapshot, relative to the directory.
+    pub stale: Vec<PathBuf>,
     /// Whether the state directory lies in the tree that would be switched.
     pub is_state_inside: bool,
     /// What other change of the directory is under way: "adoption".
@@ -89,6 +91,9 @@ pub struct Plan {
     pub is_safety_made: bool,
     /// The provider's steps.
     pub switch: Vec<Step>,
+    /// Locks that are removed before units are started: whoever held them did so when the snapshot was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<PathBuf>,
     /// Units that are restarted, for they held the tree and were not stopped.
     pub restart: Vec<String>,
     /// A command that must succeed, or all is taken back; none if empty.
@@ -149,6 +154,7 @@ pub fn plan(facts: Facts) -> Result<Plan, Refusal> {
         safety_expires: facts.safety_expires,
         is_safety_made: !facts.abilities.keeps_old_tree,
         switch,
+        stale: facts.stale,
         restart: facts.restart,
         probe: facts.probe,
         probe_secs: facts.probe_secs,
@@ -163,6 +169,7 @@ impl Plan {
             steps.push(format!("keep the present state as {}", self.safety));
         }
         steps.extend(self.switch.iter().map(|step| step.name.clone()));
+        steps.extend(self.stale.iter().map(|path| format!("remove the stale {}", path.display())));
         steps.extend(self.stop.iter().map(|unit| format!("start {unit}")));
         steps.extend(self.restart.iter().map(|unit| format!("restart {unit}")));
         if !self.probe.is_empty() {
@@ -204,6 +211,7 @@ mod tests {
             project: None,
             group: None,
             old_tree: None,
+            around: None,
         };
         let abilities = Abilities {
             is_atomic: true,
@@ -229,6 +237,7 @@ mod tests {
             safety: "00000000000b".parse().unwrap(),
             safety_expires: None,
             losses: None,
+            stale: Vec::new(),
             is_state_inside: false,
             under_way: None,
         }

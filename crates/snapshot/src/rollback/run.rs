@@ -63,6 +63,7 @@ pub fn run<'a>(
         project,
         group: None,
         old_tree: None,
+        around: None,
     };
     let mut journal = Journal { phase: Phase::Switching(0), plan, safety };
     let mut act = Act { lock, provider, runner, observe };

@@ -1,6 +1,7 @@
 //! Dumps by mariadb-dump and mysqldump: one database each, in one transaction, and the accounts.
 
 use std::io::{self, Cursor, Read};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -79,8 +80,8 @@ pub(crate) fn open(login: &Login, server: &Server, part: &Part) -> Result<Box<dy
     let output = Output::start(command, &address, &format!("{what} of {database}"))?;
     // Without CREATE DATABASE in it, it can be restored under any name; this is what it would have said.
     let head = Cursor::new(character_set(&mut client, database)?.into_bytes());
-    let whole = Whole { output, tail: Vec::new(), address, what, database: database.clone(), ended: false };
-    Ok(Box::new(head.chain(whole)))
+    let whole = Whole { head, output, tail: Vec::new(), address, what, database: database.clone(), ended: false };
+    Ok(Box::new(whole))
 }
 
 /// The statement that gives the database that is in use the character set of this one.
@@ -170,6 +171,8 @@ fn file(database: &str) -> String {
 
 /// The tool's output, whose end is one only behind its last line.
 struct Whole {
+    /// What comes before it.
+    head: Cursor<Vec<u8>>,
     output: Output,
     tail: Vec<u8>,
     address: String,
@@ -183,6 +186,10 @@ const TAIL_BYTES: usize = 128;
 
 impl Read for Whole {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.head.read(buffer)?;
+        if length > 0 {
+            return Ok(length);
+        }
         let length = self.output.read(buffer).map_err(|error| self.told(error))?;
         if length > 0 {
             self.tail.extend_from_slice(&buffer[length.saturating_sub(TAIL_BYTES)..length]);
@@ -199,6 +206,12 @@ impl Read for Whole {
             self.ended = true;
         }
         Ok(length)
+    }
+}
+
+impl Dump for Whole {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.output.fd()
     }
 }
 

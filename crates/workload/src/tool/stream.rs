@@ -1,11 +1,13 @@
 //! What a program writes, read as a stream that ends well only if the program did; and what it is fed.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
 use super::started;
+use crate::dump::Dump;
 use crate::error::Error;
 
 /// So much of what a program says is kept for its error.
@@ -64,6 +66,12 @@ impl Read for Output {
             Ok(0) => self.finish().map(|()| 0),
             other => other,
         }
+    }
+}
+
+impl Dump for Output {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.stdout.as_ref().map(ChildStdout::as_fd)
     }
 }
 

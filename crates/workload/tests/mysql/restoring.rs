@@ -235,3 +235,36 @@ impl Drop for Mounted {
         let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
+
+#[test]
+fn what_a_crash_left_in_the_middle_is_settled_by_the_next_restore() {
+    let server = MariaDb::start();
+    server.sql(SHOP);
+    let dump = dumped(&login(&server, "shop"), &part("shop")).unwrap();
+    let journal = |rows: &str, more: &str| {
+        server.sql(&format!(
+            "create database shop_restoring_0; use shop_restoring_0; \
+             create table snapback_restore (step varchar(20), name varchar(255), statements longblob); \
+             insert into snapback_restore values ('events', '', ''), {rows}; {more}"
+        ));
+    };
+    // Before the rename: triggers are gone, the new tables still wait.
+    let trigger = "create trigger other after insert on customer for each row insert into log (what) values (7);";
+    journal(
+        &format!("('finish', '', ''), ('revert', 'other', '{trigger}')"),
+        "create table orders (x int); drop trigger shop.other",
+    );
+    let done = restored(&server, &dump, &options("1")).unwrap();
+    assert!(done.warnings.concat().contains("taken back"), "{:?}", done.warnings);
+    assert!(server.sql("show triggers from shop_before_1").contains("other"));
+    // After it: the code is missing.
+    journal("('finish', '', 'use shop; create view late as select 1 as x;')", "");
+    let done = restored(&server, &dump, &options("2")).unwrap();
+    assert!(done.warnings.concat().contains("finished"), "{:?}", done.warnings);
+    assert_eq!(server.sql("select * from shop_before_2.late"), "1");
+    assert_eq!(databases(&server), "shop shop_before_1 shop_before_2");
+    // One that is only named like ours stays.
+    server.sql("create database shop_restoring_mine");
+    restored(&server, &dump, &options("3")).unwrap();
+    assert!(databases(&server).contains("shop_restoring_mine"));
+}

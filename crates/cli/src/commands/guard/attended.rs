@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use engine::config::Project;
+use engine::database::held;
 use engine::guard::command::{Signals, exit_code};
 use engine::guard::document::{Guard, Outcome, Phase};
 use engine::guard::{Asked, Guards, Times};
 use engine::net::Nets;
 use engine::rollback::Services;
 use snapshot::id::Id;
-use snapshot::provider::Kind;
+use snapshot::provider::{Kind, Provider};
 use snapshot::record::Record;
 
 use super::{Command, GUARD_VARIABLE, start_watchdog};
 use crate::ask::{self, Answer};
+use crate::databases;
 use crate::error::Code;
 use crate::human;
 use crate::output::{Output, printable};
@@ -40,7 +43,13 @@ struct Attended<'a> {
     record: Record,
 }
 
-pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, guards: &Guards<'_>) -> Result<ExitCode> {
+pub(crate) fn run(
+    command: &Command,
+    directory: &Path,
+    project: Option<&Project>,
+    session: &Session<'_>,
+    guards: &Guards<'_>,
+) -> Result<ExitCode> {
     let output = session.output;
     let signals = Signals::survive()?;
     let nets = Nets { is_cancelled: Arc::new(signals.watch()), ..session.nets.clone() };
@@ -52,13 +61,14 @@ pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, gu
     let times = command.confirm.map(|confirm| Times { confirm, command: command.limit });
     let services = Services { stop: command.stop.clone(), restart: command.restart.clone() };
     let asked = Asked { command: shown(&command.command), grace: command.grace, confirm: times, services };
-    let (guard, record) = guards.begin(&*provider, asked, &mut || session.tell_waiting())?;
+    let (guard, record) = begin(&*provider, asked, session, guards, project)?;
     let id = guard.id;
     let millis = begun.elapsed().as_secs_f64() * 1000.0;
     match provider.kind() {
         Kind::Backup => output.message(format_args!("backup {id} taken as net in {millis:.0} ms")),
-        _ => output.message(format_args!("snapshot {id} taken in {millis:.0} ms")),
+        _ => output.message(format_args!("snapshot {id} taken in {millis:.0} ms{}", databases::stood_still(&record))),
     }
+    databases::tell(&record, output);
     session.warn_after(&*provider);
     let attended = Attended { command, guards, output, signals, id, record };
     // Dropping it leaves the watchdog running.
@@ -81,6 +91,17 @@ pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, gu
             Ok(ExitCode::from(code))
         }
     }
+}
+
+/// Takes the snapshot, with the project's databases held for its moment.
+fn begin(
+    provider: &dyn Provider,
+    asked: Asked,
+    session: &Session<'_>,
+    guards: &Guards<'_>,
+    project: Option<&Project>,
+) -> Result<(Guard, Record), snapshot::error::Error> {
+    held::around(project, &[provider], |around| guards.begin(provider, asked, around, &mut || session.tell_waiting()))
 }
 
 impl Attended<'_> {

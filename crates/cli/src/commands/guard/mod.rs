@@ -15,7 +15,7 @@ use engine::guard::{Guards, watchdog};
 use snapshot::id::Id;
 
 use crate::clock::SystemClock;
-use crate::configuration::Target;
+use crate::configuration::{self, Target};
 use crate::error::CommandError;
 use crate::global::Global;
 use crate::human::parse_duration;
@@ -107,7 +107,10 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         Some(named) => {
             let target = Target::find(named, global)?;
             let directory = target.only("a guard")?;
-            attended::run(&command.of(target.project()), directory, &session, &guards)
+            let whole = directory.canonicalize();
+            let of = || configuration::project_of(whole.as_deref().unwrap_or(directory), global, output);
+            let project = target.project().cloned().or_else(of);
+            attended::run(&command.of(target.project()), directory, project.as_ref(), &session, &guards)
         }
         None if command.status => status::show(&guards, &session),
         None => Err(CommandError::usage("no directory is named").into()),
