@@ -93,6 +93,7 @@ fn single_tables_come_into_a_database_of_their_own() {
         name: name.map(str::to_owned),
         tables: names.iter().map(|name| (*name).to_owned()).collect(),
         mark: "1".to_owned(),
+        ..Options::default()
     };
     restored(&server, &dump, &tables(&["customer", "log"], Some("some"))).unwrap();
     assert_eq!(server.sql("show full tables from some"), "customer\tBASE TABLE\nlog\tBASE TABLE");
