@@ -38,6 +38,13 @@ const PARTS: &[Part] = &[
     Part { program: "thin_ls", package: "thin-provisioning-tools", why: "what a thin volume holds alone" },
     Part { program: "pg_ctlcluster", package: "postgresql", why: "databases under load, dumped, restored, proven" },
     Part { program: "sqlite3", package: "sqlite3", why: "a program that writes to a database file all the time" },
+    Part {
+        program: "mariadbd",
+        package: "mariadb-server",
+        why: "a database that is held, dumped, restored and proven",
+    },
+    Part { program: "mariadb-dump", package: "mariadb-client", why: "dumps of it" },
+    Part { program: "setpriv", package: "util-linux", why: "servers that run as their own users" },
     Part { program: "python3", package: "python3", why: "a socket among the files" },
     Part { program: "strace", package: "strace", why: "killing a guard at each of its durable steps" },
     Part { program: "bash", package: "bash", why: "a shell with job control, which stops a guard and goes on with it" },

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
-use crate::{postgres, sqlite};
+use crate::{mysql, postgres, sqlite};
 
 /// One stream of a dump, which becomes one file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,8 @@ pub struct Contents {
     pub server: String,
     /// Name and version of the dump tool.
     pub tool: String,
-    /// What is dumped, the server's own part first.
+    /// What is dumped, in the order in which it is restored: of PostgreSQL the server's own part first, as databases have
+    /// owners; of MariaDB last, as a grant on a table needs the table.
     pub parts: Vec<Part>,
 }
 
@@ -65,8 +66,8 @@ pub trait Dump: Read + Send {
 pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::contents(login, server, all),
+        Address::Mysql(server) => mysql::dump::contents(login, server, all),
         Address::Sqlite(path) => sqlite::dump::contents(path),
-        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -77,8 +78,8 @@ pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
 pub fn open(login: &Login, part: &Part) -> Result<Box<dyn Dump>, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::dump::open(login, server, part),
+        Address::Mysql(server) => mysql::dump::open(login, server, part),
         Address::Sqlite(path) => sqlite::dump::open(path),
-        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod address;
 pub mod dump;
 pub mod error;
+pub mod mysql;
 pub mod postgres;
 pub mod quiesce;
 pub mod restore;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, Login};
 use crate::error::Error;
-use crate::{postgres, sqlite};
+use crate::{mysql, postgres, sqlite};
 
 /// Longer than this nobody's writes stand still.
 pub const LIMIT: Duration = Duration::from_secs(2);
@@ -98,8 +98,8 @@ pub enum How {
 pub fn files(login: &Login) -> Result<Files, Error> {
     match &login.address {
         Address::Postgres(server) => postgres::quiesce::files(login, server),
+        Address::Mysql(server) => mysql::quiesce::files(login, server),
         Address::Sqlite(path) => sqlite::quiesce::files(path),
-        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -146,6 +146,7 @@ fn approach(servers: &[(Vec<String>, Login)], layout: &LayoutOf<'_>) -> Vec<Appr
 /// A database that is about to be held.
 enum Approached {
     Postgres(postgres::quiesce::Approached),
+    Mysql(mysql::quiesce::Approached),
     Sqlite(sqlite::quiesce::Approached),
 }
 
@@ -162,14 +163,15 @@ impl Approached {
             Address::Postgres(server) => {
                 postgres::quiesce::Approached::new(login, server, layout).map(Approached::Postgres)
             }
+            Address::Mysql(server) => mysql::quiesce::Approached::new(login, server, layout).map(Approached::Mysql),
             Address::Sqlite(path) => sqlite::quiesce::Approached::new(path, layout).map(Approached::Sqlite),
-            Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
         }
     }
 
     fn server(&self) -> &str {
         match self {
             Approached::Postgres(approached) => approached.server(),
+            Approached::Mysql(approached) => approached.server(),
             Approached::Sqlite(approached) => approached.server(),
         }
     }
@@ -178,13 +180,23 @@ impl Approached {
     fn stops_writes(&self) -> bool {
         match self {
             Approached::Postgres(_) => false,
+            Approached::Mysql(approached) => approached.stops_writes(),
             Approached::Sqlite(_) => true,
+        }
+    }
+
+    /// Whether anything stands still, be it changes of definitions alone, and so has to go on at the deadline.
+    fn is_limited(&self) -> bool {
+        match self {
+            Approached::Postgres(_) => false,
+            Approached::Mysql(_) | Approached::Sqlite(_) => true,
         }
     }
 
     fn hold(&mut self) -> Result<(), Error> {
         match self {
             Approached::Postgres(_) => Ok(()),
+            Approached::Mysql(approached) => approached.hold(),
             Approached::Sqlite(approached) => approached.hold(),
         }
     }
@@ -192,6 +204,7 @@ impl Approached {
     fn release(self) -> Result<Released, Error> {
         match self {
             Approached::Postgres(approached) => approached.release(),
+            Approached::Mysql(approached) => approached.release(),
             Approached::Sqlite(approached) => approached.release(),
         }
     }
@@ -285,7 +298,7 @@ fn hold_until(mut approached: Approached, ready: Sender<()>, released: &Receiver
         began = Instant::now();
     }
     drop(ready);
-    let in_time = if stops {
+    let in_time = if approached.is_limited() {
         let left = LIMIT.saturating_sub(began.elapsed());
         released.recv_timeout(left) != Err(RecvTimeoutError::Timeout)
     } else {

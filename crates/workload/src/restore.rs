@@ -7,7 +7,7 @@ use std::io::Read;
 use crate::address::{Address, Login};
 use crate::dump::Part;
 use crate::error::Error;
-use crate::{postgres, sqlite};
+use crate::{mysql, postgres, sqlite};
 
 /// How to restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Restored {
 pub fn restore(target: &Login, part: &Part, dump: &mut dyn Read, options: &Options) -> Result<Restored, Error> {
     match &target.address {
         Address::Postgres(server) => postgres::restore::restore(target, server, part, dump, options),
+        Address::Mysql(server) => mysql::restore::restore(target, server, part, dump, options),
         Address::Sqlite(path) => sqlite::restore::restore(path, part, dump, options),
-        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }

@@ -10,7 +10,7 @@ use crate::dump::{Dump, Format, Part};
 use crate::error::Error;
 use crate::quiesce::Beside;
 use crate::tool::Tools;
-use crate::{postgres, sqlite};
+use crate::{mysql, postgres, sqlite};
 
 /// The servers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +79,8 @@ pub struct Verified {
 pub fn data_directory(copy: &Copy<'_>, questions: &Questions) -> Result<Verified, Error> {
     match copy.kind {
         Kind::Postgres => postgres::verify::data_directory(copy, questions),
+        Kind::Mysql => mysql::verify::data_directory(copy, questions),
         Kind::Sqlite => sqlite::verify::file(copy.directory, questions),
-        Kind::Mysql => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -94,8 +94,8 @@ pub type Open<'a> = dyn FnMut(&Part) -> Result<Box<dyn Dump + 'a>, Error> + 'a;
 pub fn dump(parts: &[Part], open: &mut Open<'_>, questions: &Questions) -> Result<Verified, Error> {
     match parts.first().map(|part| part.format) {
         Some(Format::PgCustom | Format::PgSql) => postgres::verify::dump(parts, open, questions),
+        Some(Format::MysqlSql) => mysql::verify::dump(parts, open, questions),
         Some(Format::SqliteFile) => sqlite::verify::dump(parts, open, questions),
-        Some(Format::MysqlSql) => Err(Error::Refused("not yet".to_owned())),
         None => Err(Error::Refused("there is no dump".to_owned())),
     }
 }
