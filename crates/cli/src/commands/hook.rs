@@ -278,7 +278,7 @@ fn take(command: &Run, global: &Global, output: &Output) -> Result<bool> {
     let expires = session.now.checked_add(command.grace).ok();
     let guarded = guarded(&session)?;
     let directories: Vec<PathBuf> =
-        command.directory.iter().filter(|directory| guarded.as_ref() != Some(*directory)).cloned().collect();
+        command.directory.iter().filter(|directory| !guarded.contains(directory)).cloned().collect();
     let done = hook::before(&lock, &run, &directories, &provider_of, expires, session.now)?;
     for record in &done.made {
         let directory = printable(&record.directory);
@@ -292,13 +292,13 @@ fn take(command: &Run, global: &Global, output: &Output) -> Result<bool> {
     Ok(done.failed.is_empty())
 }
 
-/// The directory of the guard whose command the package manager is, or is called by: it has its snapshot.
-fn guarded(session: &Session<'_>) -> Result<Option<PathBuf>> {
-    let Some(id) = std::env::var(GUARD_VARIABLE).ok().and_then(|id| id.parse().ok()) else { return Ok(None) };
+/// The directories of the guard whose command the package manager is, or is called by: they have their snapshots.
+fn guarded(session: &Session<'_>) -> Result<Vec<PathBuf>> {
+    let Some(id) = std::env::var(GUARD_VARIABLE).ok().and_then(|id| id.parse().ok()) else { return Ok(Vec::new()) };
     let back = session.roll_back();
     let guards = Guards::open(&session.state, &SystemClock, &back)?;
     let guard = guards.all()?.into_iter().find(|guard| guard.id == id && guard.phase == Phase::Running);
-    Ok(guard.map(|guard| guard.directory))
+    Ok(guard.map(|guard| guard.directories()).unwrap_or_default())
 }
 
 /// How the package manager was called.

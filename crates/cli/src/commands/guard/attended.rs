@@ -13,16 +13,17 @@ use engine::guard::document::{Guard, Outcome, Phase};
 use engine::guard::{Asked, Guards, Times};
 use engine::net::Nets;
 use engine::rollback::Services;
+use jiff::Timestamp;
 use snapshot::id::Id;
-use snapshot::provider::Kind;
-use snapshot::record::Record;
+use snapshot::provider::{Kind, Provider};
 
 use super::{Command, GUARD_VARIABLE, start_watchdog};
 use crate::ask::{self, Answer};
+use crate::configuration::Target;
 use crate::error::Code;
 use crate::human;
 use crate::output::{Output, printable};
-use crate::snapshots::Session;
+use crate::snapshots::{Session, listed};
 
 /// How often the countdown is drawn, and somebody's decision looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -37,35 +38,43 @@ struct Attended<'a> {
     output: &'a Output,
     signals: Signals,
     id: Id,
-    record: Record,
+    created: Timestamp,
 }
 
-pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, guards: &Guards<'_>) -> Result<ExitCode> {
+pub(crate) fn run(command: &Command, target: &Target, session: &Session<'_>, guards: &Guards<'_>) -> Result<ExitCode> {
     let output = session.output;
     let signals = Signals::survive()?;
     let nets = Nets { is_cancelled: Arc::new(signals.watch()), ..session.nets.clone() };
-    let provider = nets.provider(directory)?;
-    session.warn_before(&*provider);
+    let providers = session.providers(&nets, target.directories())?;
+    let providers: Vec<&dyn Provider> = providers.iter().map(|provider| &**provider).collect();
+    providers.iter().for_each(|provider| session.warn_before(*provider));
     // What was cut short before is put in order first.
     drop(session.lock()?);
     let begun = Instant::now();
     let times = command.confirm.map(|confirm| Times { confirm, command: command.limit });
     let services = Services { stop: command.stop.clone(), restart: command.restart.clone() };
-    let asked = Asked { command: shown(&command.command), grace: command.grace, confirm: times, services };
-    let (guard, record) = guards.begin(&*provider, asked, &mut || session.tell_waiting())?;
+    let project = target.project().map(|project| project.name.clone());
+    let asked = Asked { command: shown(&command.command), grace: command.grace, confirm: times, services, project };
+    let (guard, records) = guards.begin(&providers, asked, &mut || session.tell_waiting())?;
     let id = guard.id;
     let millis = begun.elapsed().as_secs_f64() * 1000.0;
-    match provider.kind() {
-        Kind::Backup => output.message(format_args!("backup {id} taken as net in {millis:.0} ms")),
-        _ => output.message(format_args!("snapshot {id} taken in {millis:.0} ms")),
+    for (provider, record) in providers.iter().zip(&records) {
+        let of = match records.len() {
+            1 => String::new(),
+            _ => format!(" of {}", printable(&record.directory)),
+        };
+        match provider.kind() {
+            Kind::Backup => output.message(format_args!("backup {}{of} taken as net in {millis:.0} ms", record.id)),
+            _ => output.message(format_args!("snapshot {}{of} taken in {millis:.0} ms", record.id)),
+        }
+        session.warn_after(*provider);
     }
-    session.warn_after(&*provider);
-    let attended = Attended { command, guards, output, signals, id, record };
+    let attended = Attended { command, guards, output, signals, id, created: records[0].created };
     // Dropping it leaves the watchdog running.
     let _watchdog = match attended.with_watchdog(session) {
         Ok(watchdog) => watchdog,
         Err(error) => {
-            guards.cancel(id, &*provider)?;
+            guards.cancel(id, &providers)?;
             return Err(error);
         }
     };
@@ -73,7 +82,7 @@ pub(crate) fn run(command: &Command, directory: &Path, session: &Session<'_>, gu
     match attended.run_command() {
         Ok(status) => attended.after(status, started.elapsed()),
         Err(error) => {
-            guards.cancel(id, &*provider)?;
+            guards.cancel(id, &providers)?;
             // As shells have it.
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             let program = printable(Path::new(&command.command[0]));
@@ -152,9 +161,9 @@ impl Attended<'_> {
 
     /// The command or the check failed: back, if somebody says so.
     fn failed(&self, guard: Guard) -> Result<Guard> {
-        let directory = printable(&guard.directory);
-        let to = human::clock_time(self.record.created, false);
-        let question = format!("Take {directory} back to {to}?");
+        let directories = listed(&guard.directories());
+        let to = human::clock_time(self.created, false);
+        let question = format!("Take {directories} back to {to}?");
         let mut is_over = || self.signals.received().is_some() || self.is_decided();
         let answer = match self.command.yes {
             true => Answer::Yes,
@@ -174,7 +183,7 @@ impl Attended<'_> {
     /// Counts down until somebody decides, or the deadline does. Nothing if a signal ends the waiting: the watchdog
     /// goes on.
     fn wait_for_confirmation(&self) -> Result<Option<Guard>> {
-        let to = human::clock_time(self.record.created, false);
+        let to = human::clock_time(self.created, false);
         let mut told = false;
         loop {
             let guard = self.guards.look(self.id)?;
@@ -205,7 +214,8 @@ impl Attended<'_> {
     /// How it ended.
     fn tell(&self, guard: &Guard) {
         let Phase::Ended { outcome, .. } = &guard.phase else { return };
-        let (id, directory) = (self.id, printable(&guard.directory));
+        let (id, directories) = (self.id, listed(&guard.directories()));
+        let (is, stays) = if guard.others.is_empty() { ("is", "stays") } else { ("are", "stay") };
         match outcome {
             Outcome::Passed => {
                 let grace = human::span(guard.grace_secs);
@@ -216,17 +226,17 @@ impl Attended<'_> {
                 self.output.message(format_args!("confirmed; snapshot {id} goes in {grace}"));
             }
             Outcome::RolledBack { safety } => {
-                let to = human::clock_time(self.record.created, false);
-                self.output.message(format_args!("{directory} is back as it was at {to}"));
+                let to = human::clock_time(self.created, false);
+                self.output.message(format_args!("{directories} {is} back as it was at {to}"));
                 self.output.message(format_args!(
                     "  the state left behind is kept as {safety}; `snapback rollback --undo` returns to it"
                 ));
             }
             Outcome::Kept => self.output.message(format_args!(
-                "{directory} stays as it is now. `snapback rollback {id}` takes it back, `snapback snapshot delete {id}` forgets the state before"
+                "{directories} {stays} as it is now. `snapback rollback {id}` takes it back, `snapback snapshot delete {id}` forgets the state before"
             )),
             Outcome::Failed { message } => {
-                self.output.error(&format!("{directory} could not be taken back: {message}"), Some(&format!("snapback rollback {id}")), 1);
+                self.output.error(&format!("{directories} could not be taken back: {message}"), Some(&format!("snapback rollback {id}")), 1);
             }
         }
     }

@@ -106,8 +106,7 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     match &command.directory {
         Some(named) => {
             let target = Target::find(named, global)?;
-            let directory = target.only("a guard")?;
-            attended::run(&command.of(target.project()), directory, &session, &guards)
+            attended::run(&command.of(target.project()), &target, &session, &guards)
         }
         None if command.status => status::show(&guards, &session),
         None => Err(CommandError::usage("no directory is named").into()),
