@@ -37,6 +37,7 @@ const PARTS: &[Part] = &[
     Part { program: "lvs", package: "lvm2", why: "thin volumes in the guest" },
     Part { program: "thin_ls", package: "thin-provisioning-tools", why: "what a thin volume holds alone" },
     Part { program: "pg_ctlcluster", package: "postgresql", why: "a database under load in what is rolled back" },
+    Part { program: "sqlite3", package: "sqlite3", why: "a program that writes to a database file all the time" },
     Part { program: "python3", package: "python3", why: "a socket among the files" },
     Part { program: "strace", package: "strace", why: "killing a guard at each of its durable steps" },
     Part { program: "bash", package: "bash", why: "a shell with job control, which stops a guard and goes on with it" },

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backup::archive::{Outcome, StreamError, StreamOptions, archive_stream};
+use backup::archive::{Outcome, StreamError, StreamFile, archive_stream};
 use backup::progress::Progress;
 use repository::blob::BlobKind;
 use repository::blob_writer::Destination;
@@ -63,16 +63,9 @@ impl Fixture {
 
     fn archive(&self, path: &str, stream: &mut dyn Read) -> Result<Outcome, StreamError> {
         let index = Arc::new(self.repository.load_index().unwrap());
-        let options = StreamOptions {
-            path: Path::new(path),
-            time: Timestamp::from_unix(1_767_323_045, 0, 60),
-            uid: 0,
-            gid: 0,
-            user: "root".into(),
-            group: "root".into(),
-            progress: &self.watcher,
-        };
-        archive_stream(&self.repository, &index, Destination::Repository(Arc::clone(&self.lock)), stream, &options)
+        let file = file(path);
+        let destination = Destination::Repository(Arc::clone(&self.lock));
+        archive_stream(&self.repository, &index, destination, stream, file, &self.watcher)
     }
 
     fn content(&self, outcome: &Outcome, path: &[&str]) -> Vec<u8> {
@@ -97,6 +90,18 @@ impl Fixture {
         }
         assert_eq!(node.size, whole.len() as u64);
         whole
+    }
+}
+
+fn file(path: &str) -> StreamFile {
+    StreamFile {
+        path: path.into(),
+        permissions: 0o644,
+        time: Timestamp::from_unix(1_767_323_045, 0, 60),
+        uid: 0,
+        gid: 0,
+        user: "root".into(),
+        group: "root".into(),
     }
 }
 

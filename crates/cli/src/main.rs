@@ -7,6 +7,7 @@ mod clock;
 mod commands;
 mod configuration;
 mod configured;
+mod databases;
 mod entry;
 mod error;
 mod global;

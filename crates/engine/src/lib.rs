@@ -4,10 +4,12 @@
 //! - [`config`]: what a person wrote down: repositories, plans, projects
 //! - [`convert`]: making a directory a subvolume, so that there can be snapshots of it
 //! - [`daemon`]: what runs by the clock
+//! - [`database`]: a project's databases, held, dumped, brought back and proven
 //! - [`discover`]: what a server has that is worth protecting
 //! - [`guard`]: a snapshot around risky work, and the way back if nobody confirms it
 //! - [`hook`]: a snapshot before each run of a package manager
 //! - [`job`]: what a run does for a project: snapshots, backups, retention, prune, check
+//! - [`manifest`]: what a backup says of itself
 //! - [`nearest`]: the word that was probably meant
 //! - [`net`]: a local backup where the storage has no snapshots
 //! - [`place`]: on which disks something lies, and how near two things are
@@ -24,10 +26,12 @@ pub mod catalog;
 pub mod config;
 pub mod convert;
 pub mod daemon;
+pub mod database;
 pub mod discover;
 pub mod guard;
 pub mod hook;
 pub mod job;
+pub mod manifest;
 pub mod moment;
 pub mod nearest;
 pub mod net;

@@ -19,7 +19,6 @@ use snapshot::state::State;
 use crate::catalog::{self, Catalog, KnownBackup, Recorder, Source, Verified};
 
 /// The tag of backups that lack some of the files.
-const INCOMPLETE_TAG: &str = "incomplete";
 
 /// Whose points are meant.
 #[derive(Clone, Copy, Debug)]
@@ -194,8 +193,7 @@ fn known(name: &str, reason: Option<String>, recorder: &Recorder<'_>) -> (Vec<Kn
 /// Somebody may have changed its tags since, which gives it another id.
 fn is_incomplete(backup: &KnownBackup, incomplete: &HashSet<String>) -> bool {
     let ids = [Some(backup.id), backup.original];
-    backup.tags.iter().any(|tag| tag == INCOMPLETE_TAG)
-        || ids.into_iter().flatten().any(|id| incomplete.contains(&id.to_string()))
+    backup.is_incomplete() || ids.into_iter().flatten().any(|id| incomplete.contains(&id.to_string()))
 }
 
 fn sum(spaces: &[Option<Space>]) -> Option<Space> {

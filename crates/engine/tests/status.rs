@@ -27,6 +27,7 @@ fn ago(secs: i64) -> Timestamp {
 
 fn repository(nearness: Nearness) -> Repository {
     Repository {
+        lacks: None,
         name: "usb".to_owned(),
         url: "/mnt/usb".to_owned(),
         arguments: "-r /mnt/usb".to_owned(),

@@ -7,8 +7,10 @@
 //! Does not know of mechanisms, nor of when a snapshot should go ([`crate::expire`]).
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::id::Id;
@@ -49,11 +51,33 @@ pub enum Deleted {
     Before,
 }
 
+/// What brackets the moment of snapshots.
+pub struct Around<'a> {
+    /// Called once all that takes time is done, with what makes them and takes milliseconds; what it gives is kept in
+    /// their records. If it makes none, they are made right after it.
+    pub hold: &'a mut Hold<'a>,
+    /// Directories whose snapshots are made after those of the others.
+    pub last: Vec<PathBuf>,
+}
+
+/// Calls what makes the snapshots.
+pub type Hold<'a> = dyn FnMut(&mut dyn FnMut()) -> Option<Value> + 'a;
+
 /// Makes a snapshot of the provider's directory as it is now. If that fails, all is as before.
 pub fn create(lock: &Lock, provider: &dyn Provider, request: Request, now: Timestamp) -> Result<Record, Error> {
-    journal::refuse_if_switching(lock.state(), provider.directory())?;
-    clean_up(lock, provider)?;
-    create_recorded(lock, provider, request.record(provider, now))
+    create_around(lock, provider, request, now, None)
+}
+
+/// The same, with something done around its moment.
+pub fn create_around(
+    lock: &Lock,
+    provider: &dyn Provider,
+    request: Request,
+    now: Timestamp,
+    around: Option<Around<'_>>,
+) -> Result<Record, Error> {
+    let mut made = all_or_none(lock, &[provider], vec![request.record(provider, now)], around)?;
+    Ok(made.remove(0))
 }
 
 /// Makes snapshots of several directories of one project, one right after the other: what takes time (looking for what
@@ -65,19 +89,28 @@ pub fn create_together(
     project: &str,
     request: &Request,
     now: Timestamp,
+    around: Option<Around<'_>>,
 ) -> Result<Vec<Record>, Error> {
     let group = Id::random();
-    for provider in providers {
-        journal::refuse_if_switching(lock.state(), provider.directory())?;
-        clean_up(lock, *provider)?;
-    }
     let member = |provider: &&dyn Provider| Record {
         project: Some(project.to_owned()),
         group: Some(group),
         ..request.clone().record(*provider, now)
     };
-    let mut records: Vec<Record> = providers.iter().map(member).collect();
-    let made = make_all(lock, providers, &mut records);
+    all_or_none(lock, providers, providers.iter().map(member).collect(), around)
+}
+
+fn all_or_none(
+    lock: &Lock,
+    providers: &[&dyn Provider],
+    mut records: Vec<Record>,
+    around: Option<Around<'_>>,
+) -> Result<Vec<Record>, Error> {
+    for provider in providers {
+        journal::refuse_if_switching(lock.state(), provider.directory())?;
+        clean_up(lock, *provider)?;
+    }
+    let made = make_all(lock, providers, &mut records, around);
     if let Err(error) = made {
         for (provider, record) in providers.iter().zip(&records) {
             // What cannot be removed now is found by the next change of the directory.
@@ -88,16 +121,37 @@ pub fn create_together(
     Ok(records)
 }
 
-fn make_all(lock: &Lock, providers: &[&dyn Provider], records: &mut [Record]) -> Result<(), Error> {
+fn make_all(
+    lock: &Lock,
+    providers: &[&dyn Provider],
+    records: &mut [Record],
+    around: Option<Around<'_>>,
+) -> Result<(), Error> {
     for (provider, record) in providers.iter().zip(&*records) {
         lock.state().save(record)?;
-        // So that the first one's moment and the last one's are not a disk's whole cache apart. What fails here is for
-        // the snapshot itself to say.
-        let _ = place::sync_file_system(provider.directory());
+        // So that the first one's moment and the last one's are not a disk's whole cache apart, nor that of what is
+        // around them. What fails here is for the snapshot itself to say.
+        if providers.len() > 1 || around.is_some() {
+            let _ = place::sync_file_system(provider.directory());
+        }
     }
-    for (provider, record) in providers.iter().zip(records.iter_mut()) {
-        record.handle = Some(provider.create(record.id)?);
-    }
+    let (hold, last) = around.map(|around| (around.hold, around.last)).unzip();
+    let last = last.unwrap_or_default();
+    let mut in_order: Vec<_> = providers.iter().zip(records.iter_mut()).collect();
+    in_order.sort_by_key(|(provider, _)| last.iter().any(|directory| directory == provider.directory()));
+    let mut made = None;
+    let mut make = || {
+        made.get_or_insert_with(|| {
+            in_order.iter_mut().try_for_each(|(provider, record)| {
+                record.handle = Some(provider.create(record.id)?);
+                Ok(())
+            })
+        });
+    };
+    let told = hold.and_then(|hold| hold(&mut make));
+    make();
+    made.unwrap_or(Ok(()))?;
+    records.iter_mut().for_each(|record| record.around.clone_from(&told));
     records.iter().try_for_each(|record| lock.state().save(record))
 }
 
@@ -116,8 +170,37 @@ impl Request {
             project: None,
             group: None,
             old_tree: None,
+            around: None,
         }
     }
+}
+
+/// Makes a clone of a snapshot that can be written to, and until `expires` is deleted like a snapshot; `None` where the
+/// mechanism has none.
+pub fn clone_of(
+    lock: &Lock,
+    provider: &dyn Provider,
+    snapshot: &Record,
+    expires: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Option<Record>, Error> {
+    journal::refuse_if_switching(lock.state(), provider.directory())?;
+    clean_up(lock, provider)?;
+    let handle = snapshot.handle.as_ref().ok_or_else(|| Error::NoSuchSnapshot(snapshot.id.to_string()))?;
+    let note = format!("a clone of {}, to try whether it is good", snapshot.id);
+    let request = Request { note, expires, is_held: false, purpose: Purpose::Proof { of: snapshot.id } };
+    let mut record = request.record(provider, now);
+    lock.state().save(&record)?;
+    record.handle = provider.clone_of(handle, record.id).inspect_err(|_| {
+        // What cannot be removed now is found by the next change of the directory.
+        let _ = abandon(lock, provider, record.id);
+    })?;
+    if record.handle.is_none() {
+        lock.state().forget(record.id)?;
+        return Ok(None);
+    }
+    lock.state().save(&record)?;
+    Ok(Some(record))
 }
 
 /// Makes the snapshot that a record without a handle describes.

@@ -143,7 +143,7 @@ pub struct Nested {
     pub is_read_only: bool,
 }
 
-/// A snapshot, mounted or otherwise visible as a read-only tree until this is dropped.
+/// A snapshot, mounted or otherwise visible as a tree until this is dropped.
 pub trait View {
     /// The root of the tree.
     fn path(&self) -> &Path;
@@ -179,6 +179,18 @@ pub trait Provider: Send + Sync {
 
     /// Shows a snapshot as a read-only tree.
     fn view(&self, handle: &Handle) -> Result<Box<dyn View>, Error>;
+
+    /// Makes a tree of its own with a snapshot's content, to be written to without anybody seeing it. It lies where a
+    /// snapshot of this id would, is listed as one, and goes by [`Provider::delete`]. `None` where there is no such thing.
+    fn clone_of(&self, snapshot: &Handle, id: Id) -> Result<Option<Handle>, Error> {
+        let _ = (snapshot, id);
+        Ok(None)
+    }
+
+    /// Shows a clone as a tree that can be written to, at a path that every user may enter who knows it.
+    fn view_clone(&self, clone: &Handle) -> Result<Box<dyn View>, Error> {
+        self.view(clone)
+    }
 
     /// How much room a snapshot takes.
     fn space(&self, handle: &Handle) -> Result<Space, Error>;

@@ -30,6 +30,11 @@ pub enum Purpose {
     Hook,
     /// For a backup to be read from. It goes when the backup is made, or stays as what the next one is compared with.
     Backup,
+    /// None of the live tree: a clone of a snapshot, that can be written to, for somebody to try whether it is good.
+    Proof {
+        /// The snapshot.
+        of: Id,
+    },
 }
 
 impl Purpose {
@@ -72,4 +77,7 @@ pub struct Record {
     /// The old live tree that a rollback left, still written to by those who hold it open; deleted with the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_tree: Option<Handle>,
+    /// What was done around its moment, in the words of whoever did it ([`crate::manage::Around`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub around: Option<serde_json::Value>,
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::tool::Tools;
 
 /// Where a database is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +41,27 @@ impl Server {
     }
 }
 
-/// How to log in.
+/// How to log in, and with which programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     /// Where.
     pub address: Address,
     /// The file whose first line is the password; absolute.
     pub password_file: Option<PathBuf>,
+    /// Where the client programs are.
+    pub tools: Tools,
+}
+
+impl Login {
+    /// To an address, with no password, and with the programs of this system.
+    pub fn new(address: Address) -> Login {
+        Login { address, password_file: None, tools: Tools::default() }
+    }
+
+    /// The same server, another of its databases.
+    pub fn with_database(&self, database: &str) -> Login {
+        Login { address: self.address.with_database(database), ..self.clone() }
+    }
 }
 
 impl Address {

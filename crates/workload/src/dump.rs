@@ -1,8 +1,13 @@
 //! Dumps: what a server's own dump tool writes, read as a stream. Nothing is written on the way.
 
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
+
+use crate::address::{Address, Login};
+use crate::error::Error;
+use crate::{postgres, sqlite};
 
 /// One stream of a dump, which becomes one file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,11 +47,42 @@ pub struct Contents {
 
 /// A dump that runs. The invariant: it ends without an error only if it is whole, so whoever reads it to its end has
 /// all of it. Dropped before its end, the tool is ended and waited for.
-pub trait Dump: Read + Send {}
+///
+/// An error of it bears an [`Error`], which [`io::Error::downcast`] gives back.
+pub trait Dump: Read + Send {
+    /// What can be waited on (poll(2)) instead of in `read`, if that is what it reads from, and it keeps nothing of it in
+    /// a buffer: so whoever reads can be called off while the server stands still.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
 
-impl<T: Read + Send> Dump for T {}
+/// What there is to dump: the address's database, or with `all` every one of the server, with roles and grants.
+///
+/// # Errors
+/// Whatever keeps a dump from being made and can be known before: [`Error::Unreachable`], [`Error::Login`],
+/// [`Error::NoDatabase`], and [`Error::Tool`] if the dump tool is missing or older than the server.
+pub fn contents(login: &Login, all: bool) -> Result<Contents, Error> {
+    match &login.address {
+        Address::Postgres(server) => postgres::dump::contents(login, server, all),
+        Address::Sqlite(path) => sqlite::dump::contents(path),
+        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
+    }
+}
+
+/// Begins to dump a part that [`contents`] named.
+///
+/// # Errors
+/// As [`contents`].
+pub fn open(login: &Login, part: &Part) -> Result<Box<dyn Dump>, Error> {
+    match &login.address {
+        Address::Postgres(server) => postgres::dump::open(login, server, part),
+        Address::Sqlite(path) => sqlite::dump::open(path),
+        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
+    }
+}
 
 /// An error of a dump as a reader bears it.
-pub fn broken(error: crate::error::Error) -> io::Error {
+pub fn broken(error: Error) -> io::Error {
     io::Error::other(error)
 }

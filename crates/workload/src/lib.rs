@@ -10,4 +10,10 @@
 pub mod address;
 pub mod dump;
 pub mod error;
+pub mod postgres;
 pub mod quiesce;
+pub mod restore;
+pub mod session;
+pub mod sqlite;
+pub mod tool;
+pub mod verify;

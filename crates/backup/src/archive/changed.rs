@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::Options;
 use crate::archive::elsewhere::Places;
+use crate::archive::stream::MadeUpFiles;
 
 /// What a backup was of, in its caller's keeping: to be stored together with the state (the snapshot) that was read, and
 /// only if that one could not change meanwhile.
@@ -124,9 +125,9 @@ pub(super) struct Changes {
 
 impl Changes {
     /// Without any if the parent is not what they are told since.
-    pub(super) fn new(options: &Options<'_>, places: &Places) -> Changes {
+    pub(super) fn new(options: &Options<'_>, places: &Places, made_up: &MadeUpFiles) -> Changes {
         let Some(changed) = &options.changed else { return Changes::default() };
-        if Some(changed.base.tree) != options.parent || changed.base.choice != choice(options, places) {
+        if Some(changed.base.tree) != options.parent || changed.base.choice != choice(options, places, made_up) {
             return Changes::default();
         }
         let mut roots: HashMap<PathBuf, Arc<Dirty>> =
@@ -187,12 +188,14 @@ fn in_doubt(dirty: &Arc<Dirty>) -> Option<Doubt> {
 }
 
 /// Two runs of the same choice write the same tree of the same state.
-pub(super) fn choice(options: &Options<'_>, places: &Places) -> Id {
+pub(super) fn choice(options: &Options<'_>, places: &Places, made_up: &MadeUpFiles) -> Id {
     let mut paths: Vec<_> = options.paths.iter().collect();
     paths.sort();
     let exclude: Vec<_> = options.exclude.iter().flat_map(|patterns| patterns.as_given()).collect();
+    // What streams stand for in the root would be taken over from the parent once they are no more.
+    let streams: Vec<_> = made_up.names().collect();
     let text = format!(
-        "{} {:?} {:?} {} {:?} {} {} {:?}",
+        "{} {:?} {:?} {} {:?} {} {} {:?} {:?}",
         env!("CARGO_PKG_VERSION"),
         paths,
         exclude,
@@ -201,6 +204,7 @@ pub(super) fn choice(options: &Options<'_>, places: &Places) -> Id {
         options.one_file_system,
         places.stand_for_live(),
         options.zone.offsets(),
+        streams,
     );
     sha256(text.as_bytes())
 }

@@ -192,7 +192,7 @@ impl Worker<'_> {
     }
 
     /// Gives a piece to whoever has time, or stores it here.
-    fn piece(&mut self, file: &Arc<OpenFile>, number: usize, bytes: Vec<u8>) {
+    pub(super) fn piece(&mut self, file: &Arc<OpenFile>, number: usize, bytes: Vec<u8>) {
         file.expect_piece();
         let job = ChunkJob { file: Arc::clone(file), number, bytes };
         if let Some(job) = self.run.queue.offer(job) {
@@ -211,11 +211,10 @@ impl Worker<'_> {
     }
 
     fn finish_large(&mut self, file: &OpenFile, node: Node) {
-        if file.stat.links > 1
-            && node.size == file.stat.size
+        if let Some(stat) = file.stat.filter(|stat| stat.links > 1 && node.size == stat.size)
             && let Some(content) = &node.content
         {
-            self.run.hard_links.put((file.stat.device, file.stat.inode), &file.stat, content.clone());
+            self.run.hard_links.put((stat.device, stat.inode), &stat, content.clone());
         }
         self.entry_is_there(&file.place, node);
     }

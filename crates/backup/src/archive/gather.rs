@@ -68,6 +68,7 @@ impl Worker<'_> {
             },
             Target::Above(ref below) => below.keys().cloned().collect(),
         };
+        let names = if directory.is_root() { self.with_made_up(names) } else { names };
         let device = match (whole, device) {
             (true, None) if self.run.options.one_file_system => Some(stat.device),
             (_, device) => device,
@@ -95,6 +96,7 @@ impl Worker<'_> {
             entries: Vec::with_capacity(names.len()),
             files: Vec::new(),
             directories: Vec::new(),
+            made_up: 0,
         };
         for name in names {
             if self.run.is_stopped() {
@@ -102,11 +104,19 @@ impl Worker<'_> {
             }
             self.entry(&mut gathering, &path, name);
         }
-        let Gathering { entries, files, directories, previous, .. } = gathering;
+        let Gathering { entries, files, directories, made_up, previous, .. } = gathering;
         self.see_gone(previous.finish());
-        directory.expect(node, entries, files.len() + directories.len());
+        directory.expect(node, entries, files.len() + directories.len() + made_up);
         self.run.queue.push(files, directories);
         self.directory_is_listed(&directory);
+    }
+
+    /// What streams make up stands among the names of the root.
+    fn with_made_up(&self, mut names: Vec<OsString>) -> Vec<OsString> {
+        names.extend(self.run.made_up.names().cloned());
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     fn directory_node(&self, directory: &Directory, stat: &Stat, open: &OwnedFd, path: &std::path::Path) -> Node {
@@ -119,7 +129,7 @@ impl Worker<'_> {
         node
     }
 
-    fn previous(&mut self, directory: &Directory) -> Option<Tree> {
+    pub(super) fn previous(&mut self, directory: &Directory) -> Option<Tree> {
         let id = directory.previous?;
         match self.reader.load_tree(&id) {
             Ok(tree) => Some(tree),
@@ -135,6 +145,15 @@ impl Worker<'_> {
     fn entry(&mut self, gathering: &mut Gathering<'_>, directory: &std::path::Path, name: OsString) {
         // In the order of the names, which is that of the parent's tree.
         let previous = gathering.previous.take(&name);
+        if gathering.directory.is_root()
+            && let Some(made_up) = self.run.made_up.get(&name)
+        {
+            self.see_gone(previous.iter().cloned().collect());
+            let place = Place { directory: Arc::clone(gathering.directory), position: gathering.entries.len(), name };
+            gathering.entries.push(None);
+            gathering.made_up += 1;
+            return self.make_up(place, made_up, previous);
+        }
         let changes = &self.run.changes;
         let doubt = match changes.of_entry(&gathering.doubt, gathering.has_roots, directory, &name) {
             None if let Some(node) = &previous
@@ -335,6 +354,8 @@ struct Gathering<'a> {
     entries: Vec<Option<Node>>,
     files: Vec<FileJob>,
     directories: Vec<DirectoryJob>,
+    /// Entries that come from streams.
+    made_up: usize,
 }
 
 impl Gathering<'_> {

@@ -50,10 +50,11 @@ pub(super) struct ChunkJob {
     pub(super) bytes: Vec<u8>,
 }
 
-/// A file whose pieces are being stored.
+/// A file, or a stream, whose pieces are being stored.
 pub(super) struct OpenFile {
     pub(super) place: Place,
-    pub(super) stat: Stat,
+    /// `None` of a stream.
+    pub(super) stat: Option<Stat>,
     state: Mutex<FileState>,
     /// Pieces still to come, and one for the reading itself.
     missing: AtomicUsize,
@@ -66,6 +67,14 @@ struct FileState {
 
 impl OpenFile {
     pub(super) fn new(place: Place, stat: Stat) -> Arc<OpenFile> {
+        OpenFile::of(place, Some(stat))
+    }
+
+    pub(super) fn of_stream(place: Place) -> Arc<OpenFile> {
+        OpenFile::of(place, None)
+    }
+
+    fn of(place: Place, stat: Option<Stat>) -> Arc<OpenFile> {
         let state = Mutex::new(FileState { node: None, pieces: Vec::new() });
         Arc::new(OpenFile { place, stat, state, missing: AtomicUsize::new(1) })
     }

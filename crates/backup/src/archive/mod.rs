@@ -7,6 +7,9 @@
 //! Where a caller knows what changed since the parent backup ([`Changed`]), everything else is taken over from the
 //! parent's trees without a look.
 //!
+//! Further files come from streams ([`Stream`]), which are read in parallel with the walk: what a database's dump tool
+//! writes.
+//!
 //! Does not know of snapshots and databases.
 
 mod changed;
@@ -20,6 +23,7 @@ mod queue;
 mod run;
 mod store;
 mod stream;
+mod streaming;
 mod targets;
 mod totals;
 mod worker;
@@ -35,7 +39,7 @@ use repository::record::{BackupRecord, Summary};
 use repository::tree::Timestamp;
 use repository::{Error, Repository};
 
-use crate::attributes::{Context, Zone};
+use crate::attributes::Zone;
 use crate::patterns::Patterns;
 use crate::progress::Progress;
 
@@ -44,12 +48,13 @@ use directory::Directory;
 use elsewhere::Places;
 use job::DirectoryJob;
 use run::Run;
+use stream::MadeUpFiles;
 use totals::Totals;
 use worker::Worker;
 
 pub use changed::{Base, Changed, Dirty};
 pub use elsewhere::Elsewhere;
-pub use stream::{StreamError, StreamOptions, archive_stream};
+pub use stream::{Input, Open, Stream, StreamEnd, StreamError, StreamFile, archive_stream};
 pub use targets::absolute;
 
 /// What to back up, and how.
@@ -83,13 +88,16 @@ pub struct Outcome {
     pub tree: Option<Id>,
     /// Counts, as records bear them; times are the caller's.
     pub summary: Summary,
-    /// Files and directories that could not be read as they should have been.
+    /// Files, directories and streams that could not be read as they should have been.
     pub errors: u64,
     /// Those of the errors that are no failure to read: somebody changed or removed the file just then.
     pub unsteady: u64,
     /// What was added to the repository.
     pub added: Added,
-    /// What later runs may go on from, if they know what changed; `None` where something could not be read.
+    /// What became of the streams, in their order.
+    pub streams: Vec<StreamEnd>,
+    /// What later runs may go on from, if they know what changed; `None` where a file could not be read. Streams are read
+    /// each time, so one that failed does not matter.
     pub base: Option<Base>,
     /// Names and directories that the run has looked at.
     pub looked_at: u64,
@@ -104,31 +112,54 @@ pub fn archive(
     destination: Destination,
     options: &Options<'_>,
 ) -> Result<Outcome, Error> {
+    archive_with(repository, index, destination, options, Vec::new())
+}
+
+/// As [`archive`], together with files that come from streams. They are read one after the other; one that fails is an
+/// error with its path, and its file is left out.
+pub fn archive_with(
+    repository: &Arc<Repository>,
+    index: &Arc<Index>,
+    destination: Destination,
+    options: &Options<'_>,
+    streams: Vec<Stream<'_>>,
+) -> Result<Outcome, Error> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let target = targets::tree(&options.paths);
+    let made_up = MadeUpFiles::new(&streams, &target)?;
     let places = Places::new(&options.elsewhere, &target);
-    let context = Context::new(options.zone.clone());
-    let changes = Changes::new(options, &places);
+    let changes = Changes::new(options, &places, &made_up);
     let doubt = changes.root();
-    let run = Run::new(options, places, changes, context, index, repository.chunker(), workers);
+    let run = Run::new(options, places, changes, made_up, index, repository.chunker(), workers);
     let writer = BlobWriter::new(repository, index, destination);
     let root = Directory::root(options.parent);
-    run.queue.push(
-        Vec::new(),
-        vec![DirectoryJob { directory: root, above: None, target, device: None, doubt, original: None }],
-    );
+    let root = DirectoryJob { directory: root, above: None, target, device: None, doubt, original: None };
+    let worker = || Worker {
+        run: &run,
+        saver: writer.saver(),
+        reader: repository.reader(index),
+        small: Vec::new(),
+        reading: None,
+        zeros: None,
+        placed: Vec::new(),
+    };
+    let mut ends = Vec::new();
     std::thread::scope(|scope| {
         for number in 0..workers {
-            let worker = Worker {
-                run: &run,
-                saver: writer.saver(),
-                reader: repository.reader(index),
-                small: Vec::new(),
-                reading: None,
-                zeros: None,
-            };
+            let worker = worker();
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             thread.spawn_scoped(scope, || worker.work()).expect("the system gives a thread");
+        }
+        if streams.is_empty() {
+            return run.queue.push(Vec::new(), vec![root]);
+        }
+        let mut worker = worker();
+        worker.directory(root);
+        let mut placed = std::mem::take(&mut worker.placed);
+        placed.sort_by_key(|placed| placed.number);
+        for (placed, stream) in placed.into_iter().zip(streams) {
+            let Some(end) = worker.stream(placed, stream.open, &ends) else { return };
+            ends.push(end);
         }
     });
     // A failing repository shows in the writer first; what the workers saw of it is only its echo.
@@ -166,9 +197,10 @@ pub fn archive(
         ..Summary::default()
     };
     let (errors, unsteady) = (load(&counts.errors), load(&counts.unsteady));
-    let base = (errors == 0).then(|| run.base(tree, totals));
+    let failed_streams = ends.iter().filter(|end| end.bytes.is_err()).count() as u64;
+    let base = (errors == failed_streams).then(|| run.base(tree, totals));
     let (looked_at, went_by_changes) = (load(&counts.looked_at), run.changes.any());
-    Ok(Outcome { tree: Some(tree), summary, errors, unsteady, added, base, looked_at, went_by_changes })
+    Ok(Outcome { tree: Some(tree), summary, errors, unsteady, streams: ends, added, base, looked_at, went_by_changes })
 }
 
 /// The newest backup of the host that has all of the paths: what a new one is compared with.

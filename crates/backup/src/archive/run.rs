@@ -17,6 +17,7 @@ use crate::archive::changed::{Base, Changes, choice};
 use crate::archive::directory::Directory;
 use crate::archive::elsewhere::Places;
 use crate::archive::queue::Queue;
+use crate::archive::stream::MadeUpFiles;
 use crate::archive::totals::{Seen, Totals};
 use crate::attributes::{Context, Moment, Stat};
 
@@ -29,6 +30,7 @@ pub(super) struct Run<'a> {
     pub(super) options: &'a Options<'a>,
     pub(super) places: Places,
     pub(super) changes: Changes,
+    pub(super) made_up: MadeUpFiles,
     /// Of the parent.
     pub(super) seen: Seen,
     pub(super) context: Context,
@@ -66,7 +68,7 @@ impl<'a> Run<'a> {
         options: &'a Options<'a>,
         places: Places,
         changes: Changes,
-        context: Context,
+        made_up: MadeUpFiles,
         index: &'a Index,
         chunker: Chunker,
         workers: usize,
@@ -75,8 +77,9 @@ impl<'a> Run<'a> {
             options,
             places,
             changes,
+            made_up,
             seen: Seen::default(),
-            context,
+            context: Context::new(options.zone.clone()),
             index,
             chunker,
             queue: Queue::new(workers),
@@ -144,7 +147,7 @@ impl<'a> Run<'a> {
     /// What the run's tree is, for a later run.
     pub(super) fn base(&self, tree: Id, totals: Totals) -> Base {
         let Totals { files, bytes, directories } = totals;
-        Base { tree, choice: choice(self.options, &self.places), files, bytes, directories }
+        Base { tree, choice: choice(self.options, &self.places, &self.made_up), files, bytes, directories }
     }
 
     pub(super) fn count_unmodified(&self, bytes: u64) {

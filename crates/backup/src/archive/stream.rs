@@ -1,35 +1,48 @@
-//! A stream as the one file of a backup: what a database's dump writes into a pipe.
+//! Files of a backup whose content comes from a stream: what a database's dump writes into a pipe.
 //!
-//! One thread reads and cuts, the others store the pieces; at most a few pieces are in memory, however long the stream.
+//! They lie in directories of their own, below the root, that the file system need not have: what it has there under the
+//! same name is not looked at. So nothing of them is ever taken over from the parent without being read.
 
-use std::io::{self, Read};
-use std::path::{Component, Path};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
-use repository::blob::BlobKind;
-use repository::blob_writer::{BlobSaver, BlobWriter, Destination};
-use repository::chunker::{Chunker, MAX_BYTES};
-use repository::id::Id;
+use repository::blob_writer::Destination;
 use repository::index::Index;
-use repository::record::Summary;
-use repository::tree::{Node, NodeKind, Timestamp, TreeEncoder, file_mode_from_st_mode};
+use repository::tree::{Node, NodeKind, Timestamp, file_mode_from_st_mode};
 use repository::{Error, Repository};
 
-use crate::archive::Outcome;
+use crate::archive::targets::Target;
+use crate::archive::{Options, Outcome, archive_with};
+use crate::attributes::Zone;
 use crate::progress::Progress;
 
-/// A pipe gives 64 KiB at most, and what is offered is zeroed before each read.
-const READ_BYTES: usize = 64 << 10;
-/// How much is gathered before it is searched for a cut: the chunker is slow in small parts.
-const SEARCH_BYTES: usize = 256 << 10;
+/// A further file of a backup.
+pub struct Stream<'a> {
+    /// What it looks like.
+    pub file: StreamFile,
+    /// Called when its turn has come, with what came of those before it.
+    pub open: Open<'a>,
+}
 
-/// What the file shall look like.
-pub struct StreamOptions<'a> {
-    /// Its absolute path in the backup; the directories above are made up.
-    pub path: &'a Path,
-    /// Times of it and of what is above.
+/// Begins a stream.
+pub type Open<'a> = Box<dyn FnOnce(&[StreamEnd]) -> io::Result<Box<dyn Input + 'a>> + 'a>;
+
+/// What a file that comes from a stream looks like, and the directories above it that no other file made.
+#[derive(Clone, Debug)]
+pub struct StreamFile {
+    /// Absolute, in the backup.
+    pub path: PathBuf,
+    /// Permissions: `0o600`. Whoever may read the file may enter the directories, `0o700`.
+    pub permissions: u32,
+    /// All of its times.
     pub time: Timestamp,
     /// Owner.
     pub uid: u32,
@@ -39,8 +52,151 @@ pub struct StreamOptions<'a> {
     pub user: Arc<str>,
     /// Group's name.
     pub group: Arc<str>,
-    /// Who watches.
-    pub progress: &'a dyn Progress,
+}
+
+/// What a stream is read from. An error instead of its end says that it is not whole.
+pub trait Input: Read {
+    /// What can be waited on (poll(2)) instead of in `read`, which must have nothing left in a buffer of its own when
+    /// it is asked for more: so a run that is cancelled does not wait for a stream that stands still.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Input for File {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
+}
+
+impl<T: AsRef<[u8]>> Input for Cursor<T> {}
+
+/// What came of a stream.
+#[derive(Clone, Debug)]
+pub struct StreamEnd {
+    /// Of the file.
+    pub path: PathBuf,
+    /// How many bytes it gave. If it failed, the backup does not have the file.
+    pub bytes: Result<u64, Arc<io::Error>>,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// The tree of names that streams make up.
+#[derive(Debug)]
+pub(super) enum MadeUp {
+    /// By its number.
+    File(usize),
+    /// Never empty.
+    Directory(BTreeMap<OsString, MadeUp>),
+}
+
+impl MadeUp {
+    /// A file of it, which its looks are taken from.
+    pub(super) fn first(&self) -> Option<usize> {
+        match self {
+            MadeUp::File(number) => Some(*number),
+            MadeUp::Directory(below) => below.values().find_map(MadeUp::first),
+        }
+    }
+}
+
+/// All that streams make up: what is in the root, and what each file looks like.
+#[derive(Debug, Default)]
+pub(super) struct MadeUpFiles {
+    root: BTreeMap<OsString, MadeUp>,
+    files: Vec<StreamFile>,
+}
+
+impl MadeUpFiles {
+    /// Refuses names that are none, two of the same name, and what lies among the paths of the backup.
+    pub(super) fn new(streams: &[Stream<'_>], target: &Target) -> Result<MadeUpFiles, Error> {
+        let files: Vec<StreamFile> = streams.iter().map(|stream| stream.file.clone()).collect();
+        let mut root = MadeUp::Directory(BTreeMap::new());
+        for (number, file) in files.iter().enumerate() {
+            let refuse = |why: &str| Error::Refused(format!("{}: {why}", file.path.display()));
+            let names = names(&file.path).ok_or_else(|| refuse("not the name of a file"))?;
+            if matches!(target, Target::Above(below) if below.contains_key(names[0])) {
+                return Err(refuse("no stream can be stored where files of the backup are"));
+            }
+            let mut at = &mut root;
+            for name in &names[..names.len() - 1] {
+                let MadeUp::Directory(below) = at else { return Err(refuse("it lies in what is a file")) };
+                at = below.entry((*name).to_owned()).or_insert_with(|| MadeUp::Directory(BTreeMap::new()));
+            }
+            let MadeUp::Directory(below) = at else { return Err(refuse("it lies in what is a file")) };
+            if below.insert(names[names.len() - 1].to_owned(), MadeUp::File(number)).is_some() {
+                return Err(refuse("there is one of that name already"));
+            }
+        }
+        let MadeUp::Directory(root) = root else { unreachable!("it was made as one") };
+        Ok(MadeUpFiles { root, files })
+    }
+
+    /// The names in the root.
+    pub(super) fn names(&self) -> impl Iterator<Item = &OsString> {
+        self.root.keys()
+    }
+
+    /// An entry of the root.
+    pub(super) fn get(&self, name: &OsStr) -> Option<&MadeUp> {
+        self.root.get(name)
+    }
+
+    pub(super) fn file(&self, number: usize) -> &StreamFile {
+        &self.files[number]
+    }
+}
+
+/// The names of a path; `None` if it is not that of a file below the root.
+fn names(path: &Path) -> Option<Vec<&OsStr>> {
+    let names = path.components().skip_while(|component| *component == Component::RootDir);
+    let names: Option<Vec<_>> = names
+        .map(|component| match component {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    names.filter(|names| !names.is_empty())
+}
+
+impl StreamFile {
+    /// Its entry; what it holds is not known yet.
+    pub(super) fn node(&self, name: &OsStr) -> Node {
+        Node { links: 1, ..self.entry(name, 0o100_000 | self.permissions) }
+    }
+
+    /// The entry of a directory above it.
+    pub(super) fn directory_node(&self, name: &OsStr) -> Node {
+        self.entry(name, 0o040_000 | self.permissions | (self.permissions & 0o444) >> 2)
+    }
+
+    fn entry(&self, name: &OsStr, st_mode: u32) -> Node {
+        let mode = file_mode_from_st_mode(st_mode);
+        Node {
+            name: name.as_bytes().into(),
+            kind: NodeKind::of_file_mode(mode),
+            mode,
+            mtime: self.time,
+            atime: self.time,
+            ctime: self.time,
+            uid: self.uid,
+            gid: self.gid,
+            user: Arc::clone(&self.user),
+            group: Arc::clone(&self.group),
+            inode: 0,
+            device_id: 0,
+            size: 0,
+            links: 0,
+            link_target: Box::default(),
+            extended_attributes: Vec::new(),
+            generic_attributes: None,
+            device: 0,
+            content: None,
+            subtree: None,
+            error: "".into(),
+        }
+    }
 }
 
 /// Why a stream could not be backed up.
@@ -48,238 +204,73 @@ pub struct StreamOptions<'a> {
 pub enum StreamError {
     /// The stream failed: what came until then is not a whole file, and nobody should take it for one.
     #[error("cannot read the stream")]
-    Read(#[source] io::Error),
+    Read(#[source] Arc<io::Error>),
     /// The repository failed.
     #[error(transparent)]
     Repository(#[from] Error),
     /// Not the path of a file.
     #[error("{0:?} is not the name of a file")]
-    Path(std::path::PathBuf),
+    Path(PathBuf),
 }
 
-struct Piece {
-    number: usize,
-    bytes: Vec<u8>,
-}
-
-/// Pieces on their way to the repository.
-struct Run {
-    pieces: Receiver<Piece>,
-    content: Mutex<Vec<Option<Id>>>,
-    /// Buffers to be filled again.
-    spare: Mutex<Vec<Vec<u8>>>,
-    failure: Mutex<Option<Error>>,
-    failed: AtomicBool,
-}
-
-/// Backs up a stream. Everything is durable when it returns; the record is the caller's to write.
+/// Backs up a stream as the only file of a backup. Everything is durable when it returns; the record is the caller's to
+/// write.
 pub fn archive_stream(
     repository: &Arc<Repository>,
     index: &Arc<Index>,
     destination: Destination,
     stream: &mut dyn Read,
-    options: &StreamOptions<'_>,
-) -> Result<Outcome, StreamError> {
-    let names = names(options.path).ok_or_else(|| StreamError::Path(options.path.to_owned()))?;
-    let writer = BlobWriter::new(repository, index, destination);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let (sender, pieces) = bounded(workers);
-    let run = Run {
-        pieces,
-        content: Mutex::default(),
-        spare: Mutex::default(),
-        failure: Mutex::default(),
-        failed: AtomicBool::new(false),
-    };
-    let bytes = std::thread::scope(|scope| {
-        for number in 0..workers {
-            let (run, saver) = (&run, writer.saver());
-            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            thread.spawn_scoped(scope, move || run.store_pieces(saver)).expect("the system gives a thread");
-        }
-        let sender = sender;
-        cut(stream, &repository.chunker(), &run, options.progress, &mut |piece| sender.send(piece).is_ok())
-    });
-    if let Some(echo) = run.failure.into_inner().expect("no panic while the failure is held") {
-        // A failing repository shows in the writer first.
-        return Err(writer.finish().err().unwrap_or(echo).into());
-    }
-    let bytes = bytes?;
-    let content = run.content.into_inner().expect("no panic while the content is held");
-    let content: Option<Vec<Id>> = content.into_iter().collect();
-    let content = content.ok_or_else(|| Error::Earlier("a piece of the stream was not stored".to_owned()))?;
-    let (tree, directories) = store_trees(&mut writer.saver(), &names, content, bytes, options)?;
-    options.progress.file_done(&|| options.path.to_owned());
-    let added = writer.finish()?;
-    let summary = Summary {
-        files_new: 1,
-        dirs_new: directories,
-        data_blobs: added.data_blobs,
-        tree_blobs: added.tree_blobs,
-        data_added: added.plain_bytes,
-        data_added_packed: added.stored_bytes,
-        total_files_processed: 1,
-        total_bytes_processed: bytes,
-        ..Summary::default()
-    };
-    Ok(Outcome { tree: Some(tree), summary, added, ..Outcome::default() })
-}
-
-fn names(path: &Path) -> Option<Vec<&[u8]>> {
-    let names = path.components().skip_while(|component| *component == Component::RootDir);
-    let names: Option<Vec<_>> = names
-        .map(|component| match component {
-            Component::Normal(name) => Some(std::os::unix::ffi::OsStrExt::as_bytes(name)),
-            _ => None,
-        })
-        .collect();
-    names.filter(|names| !names.is_empty())
-}
-
-/// Reads to the end, and hands on piece after piece. Returns the stream's length in bytes.
-fn cut(
-    stream: &mut dyn Read,
-    chunker: &Chunker,
-    run: &Run,
+    file: StreamFile,
     progress: &dyn Progress,
-    hand_on: &mut dyn FnMut(Piece) -> bool,
-) -> Result<u64, StreamError> {
-    let mut total = 0;
-    let mut number = 0;
-    let mut chunk = run.buffer();
-    let mut scanned = 0;
-    loop {
-        if progress.is_cancelled() || run.failed.load(Ordering::Acquire) {
-            return Err(Error::Cancelled.into());
-        }
-        let room = READ_BYTES.min(MAX_BYTES.saturating_sub(chunk.len()));
-        let read = fill(stream, room, &mut chunk)?;
-        total += read as u64;
-        progress.bytes_done(read as u64);
-        if read > 0 && chunk.len() - scanned < SEARCH_BYTES && chunk.len() < MAX_BYTES {
-            continue;
-        }
-        match chunker.find_cut(&chunk, scanned) {
-            Some(length) => {
-                let mut next = run.buffer();
-                next.extend_from_slice(&chunk[length..]);
-                chunk.truncate(length);
-                let bytes = std::mem::replace(&mut chunk, next);
-                if !hand_on(Piece { number, bytes }) {
-                    return Err(Error::Cancelled.into());
-                }
-                number += 1;
-                scanned = 0;
-            }
-            None if read == 0 => {
-                if !chunk.is_empty() && !hand_on(Piece { number, bytes: chunk }) {
-                    return Err(Error::Cancelled.into());
-                }
-                return Ok(total);
-            }
-            None => scanned = chunk.len(),
-        }
+) -> Result<Outcome, StreamError> {
+    if names(&file.path).is_none() {
+        return Err(StreamError::Path(file.path));
     }
-}
-
-/// Appends what one read gives, up to `room` bytes; 0 at the end, or if there is no room.
-fn fill(stream: &mut dyn Read, room: usize, chunk: &mut Vec<u8>) -> Result<usize, StreamError> {
-    let start = chunk.len();
-    chunk.resize(start + room, 0);
-    let read = loop {
-        match stream.read(&mut chunk[start..]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            read => break read,
-        }
+    let options = Options {
+        paths: Vec::new(),
+        elsewhere: Vec::new(),
+        changed: None,
+        exclude: None,
+        exclude_caches: false,
+        exclude_larger_than: None,
+        one_file_system: false,
+        parent: None,
+        zone: Zone::utc(),
+        progress: &WithoutErrors(progress),
     };
-    chunk.truncate(start + read.as_ref().copied().unwrap_or(0));
-    read.map_err(StreamError::Read)
-}
-
-impl Run {
-    fn buffer(&self) -> Vec<u8> {
-        self.spare.lock().expect("no panic while buffers are held").pop().unwrap_or_default()
-    }
-
-    /// Stores pieces until no more come.
-    fn store_pieces(&self, mut saver: BlobSaver) {
-        for Piece { number, mut bytes } in &self.pieces {
-            // After a failure the pieces are only taken, so that the reading thread never waits for nobody.
-            if self.failed.load(Ordering::Acquire) {
-                continue;
-            }
-            if let Some(saved) = self.note(saver.save(BlobKind::Data, &bytes)) {
-                let mut content = self.content.lock().expect("no panic while the content is held");
-                if content.len() <= number {
-                    content.resize(number + 1, None);
-                }
-                content[number] = Some(saved.id);
-            }
-            bytes.clear();
-            self.spare.lock().expect("no panic while buffers are held").push(bytes);
-        }
-    }
-
-    fn note<T>(&self, result: Result<T, Error>) -> Option<T> {
-        result
-            .map_err(|error| {
-                self.failure.lock().expect("no panic while the failure is held").get_or_insert(error);
-                self.failed.store(true, Ordering::Release);
-            })
-            .ok()
+    let stream = Stream { file, open: Box::new(|_| Ok(Box::new(Only(stream)))) };
+    let mut outcome = archive_with(repository, index, destination, &options, vec![stream])?;
+    match outcome.streams.pop() {
+        Some(StreamEnd { bytes: Err(error), .. }) => Err(StreamError::Read(error)),
+        _ => Ok(outcome),
     }
 }
 
-/// Stores the file's entry and the directories above it. Gives the root's tree and the number of directories.
-fn store_trees(
-    saver: &mut BlobSaver,
-    names: &[&[u8]],
-    content: Vec<Id>,
-    bytes: u64,
-    options: &StreamOptions<'_>,
-) -> Result<(Id, u64), Error> {
-    let mut node = node(names[names.len() - 1], 0o100_644, options);
-    node.size = bytes;
-    node.links = 1;
-    node.content = Some(content);
-    for name in names[..names.len() - 1].iter().rev() {
-        let subtree = store_tree(saver, &node)?;
-        node = self::node(name, 0o040_755, options);
-        node.subtree = Some(subtree);
+struct Only<'a>(&'a mut dyn Read);
+
+impl Read for Only<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
     }
-    let root = store_tree(saver, &node)?;
-    Ok((root, names.len() as u64 - 1))
 }
 
-fn store_tree(saver: &mut BlobSaver, node: &Node) -> Result<Id, Error> {
-    let mut tree = TreeEncoder::new();
-    tree.push(node).map_err(|error| Error::Refused(error.to_string()))?;
-    Ok(saver.save(BlobKind::Tree, &tree.finish())?.id)
-}
+impl Input for Only<'_> {}
 
-fn node(name: &[u8], st_mode: u32, options: &StreamOptions<'_>) -> Node {
-    let mode = file_mode_from_st_mode(st_mode);
-    Node {
-        name: name.into(),
-        kind: NodeKind::of_file_mode(mode),
-        mode,
-        mtime: options.time,
-        atime: options.time,
-        ctime: options.time,
-        uid: options.uid,
-        gid: options.gid,
-        user: Arc::clone(&options.user),
-        group: Arc::clone(&options.group),
-        inode: 0,
-        device_id: 0,
-        size: 0,
-        links: 0,
-        link_target: Box::default(),
-        extended_attributes: Vec::new(),
-        generic_attributes: None,
-        device: 0,
-        content: None,
-        subtree: None,
-        error: "".into(),
+/// Without its only file there is no backup, and that is told once.
+struct WithoutErrors<'a>(&'a dyn Progress);
+
+impl Progress for WithoutErrors<'_> {
+    fn bytes_done(&self, bytes: u64) {
+        self.0.bytes_done(bytes);
+    }
+
+    fn file_done(&self, path: &dyn Fn() -> PathBuf) {
+        self.0.file_done(path);
+    }
+
+    fn error(&self, _: &Path, _: &dyn Display) {}
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
     }
 }

@@ -10,6 +10,7 @@ use repository::{BlobReader, Error};
 use crate::archive::directory::{Directory, Place};
 use crate::archive::job::{Job, OpenFile};
 use crate::archive::run::Run;
+use crate::archive::streaming::Placed;
 
 pub(super) struct Worker<'a> {
     pub(super) run: &'a Run<'a>,
@@ -21,6 +22,8 @@ pub(super) struct Worker<'a> {
     pub(super) reading: Option<Arc<OpenFile>>,
     /// The piece that holes are made of.
     pub(super) zeros: Option<Id>,
+    /// Streams whose places in the tree are known.
+    pub(super) placed: Vec<Placed>,
 }
 
 impl Worker<'_> {

@@ -8,4 +8,5 @@ mod elsewhere;
 mod incremental;
 mod restore_over;
 mod round_trip;
+mod streams;
 mod support;

@@ -5,8 +5,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use backup::archive::absolute;
+use backup::patterns::Patterns;
+use backup::read::find_path;
 use backup::restore::{self, Outcome, Overwrite};
 use clap::{Args, ValueEnum};
+use engine::manifest;
+use repository::index::Index;
+use repository::record::BackupRecord;
 
 use crate::error::Code;
 use crate::global::Global;
@@ -25,6 +31,9 @@ The full path of the backup is laid below DIR. A file that exists is, by --overw
   if-changed  the same, but left as it is where size and time agree
   if-newer    only replaced where the backup's is newer
   never       left as it is
+
+Dumps of databases, which a project's backup has below /.snapback, are not laid into / unless
+they are asked for: snapback restore BACKUP:/.snapback/databases --to DIR
 
   snapback restore latest --to /tmp/look
   snapback restore latest:/srv/shop --to / --delete")]
@@ -94,6 +103,19 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let index = session.repository.load_index()?;
     // So that a mistyped path is told before anything is made.
     command.backup.find(&mut session.repository.reader(&index), record)?;
+    let exclude = match is_all_into_root(command, &target) && has_dumps(&session, &index, record) {
+        true => {
+            output.message(
+                "the dumps of databases in its /.snapback are left out; --to another directory brings them, too",
+            );
+            let dumps = Patterns::new([manifest::DIRECTORY])?;
+            Some(match exclude {
+                Some(exclude) => exclude.or(dumps),
+                None => dumps,
+            })
+        }
+        false => exclude,
+    };
     let started = Instant::now();
     let outcome = {
         let meter = Meter::start(output, "restoring");
@@ -136,6 +158,18 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         show(command, &outcome, &id.short(), &target, time, output)?;
     }
     Ok(if outcome.errors == 0 { ExitCode::SUCCESS } else { Code::Failed.into() })
+}
+
+/// Whether everything goes to where it was.
+fn is_all_into_root(command: &Command, target: &Path) -> bool {
+    let is_all = command.backup.path.as_deref().is_none_or(|path| path == Path::new("/")) && command.include.is_empty();
+    is_all && absolute(target, Path::new("/")) == Path::new("/")
+}
+
+/// Whether a backup's `/.snapback` is what a project's job put there, and no directory of the machine.
+fn has_dumps(session: &Session<'_>, index: &Index, record: &BackupRecord) -> bool {
+    let mut reader = session.repository.reader(index);
+    find_path(&mut reader, record.tree, Path::new(manifest::PATH)).is_ok()
 }
 
 /// An absolute path, so that messages say where things lie.

@@ -16,6 +16,8 @@ use crate::redact;
 pub const PROJECT_TAG: &str = "project=";
 /// The tag of backups that were read from the live tree, and so are not of one moment.
 pub const LIVE_TAG: &str = "live";
+/// Of backups that lack a database's dump.
+pub const INCOMPLETE_TAG: &str = "incomplete";
 
 /// What is known of a backup: what its record says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,11 @@ impl KnownBackup {
     /// Of which project it is.
     pub fn project(&self) -> Option<&str> {
         self.tags.iter().find_map(|tag| tag.strip_prefix(PROJECT_TAG))
+    }
+
+    /// Whether it lacks a database's dump.
+    pub fn is_incomplete(&self) -> bool {
+        self.tags.iter().any(|tag| tag == INCOMPLETE_TAG)
     }
 
     /// Whether it was read from the live tree.

@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod file;
 mod job;
+pub mod proofs;
 mod rebuild;
 mod recorder;
 mod room;
@@ -34,7 +35,7 @@ use std::time::Instant;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, TransactionBehavior};
 
-pub use self::backups::{KnownBackup, KnownRepository, LIVE_TAG, Listing, PROJECT_TAG, Size};
+pub use self::backups::{INCOMPLETE_TAG, KnownBackup, KnownRepository, LIVE_TAG, Listing, PROJECT_TAG, Size};
 pub use self::error::Error;
 use self::error::{Verdict, judge};
 pub use self::event::{Event, Level};

@@ -105,6 +105,17 @@ pub(super) const STEPS: &[&str] = &[
         document TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE proofs (
+        id INTEGER PRIMARY KEY,
+        project TEXT NOT NULL,
+        name TEXT NOT NULL,
+        of TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        outcome TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX proofs_by_database ON proofs (project, name, at);
+",
 ];
 
 /// The newest format that is known.

@@ -22,6 +22,8 @@ pub(crate) struct Places {
     pub(crate) plans: Vec<(String, Range<usize>)>,
     /// Project, path.
     pub(crate) paths: Vec<(String, PathBuf, Range<usize>)>,
+    /// Project, database, and where its URL stands.
+    pub(crate) databases: Vec<(String, String, Range<usize>)>,
     /// Projects by name.
     pub(crate) projects: BTreeMap<String, Range<usize>>,
     /// Plans by name.
@@ -46,6 +48,7 @@ pub(crate) fn check(config: &Config, places: &Places, source: &Source<'_>) {
     plans(config, places, source);
     paths(places, source);
     projects(config, places, source);
+    databases(config, places, source);
     repositories(config, places, source);
 }
 
@@ -116,6 +119,23 @@ fn projects(config: &Config, places: &Places, source: &Source<'_>) {
         {
             let message = format!("the project {name} takes in /proc and /sys, which are no files");
             source.warn(span, Wrong::new(message, "add one-file-system = true"));
+        }
+    }
+}
+
+/// Every dump of one database costs its whole time once more.
+fn databases(config: &Config, places: &Places, source: &Source<'_>) {
+    let dumped =
+        |project: &str, name: &str| config.projects.get(project)?.databases.get(name).filter(|database| database.dump);
+    for (number, (project, name, span)) in places.databases.iter().enumerate() {
+        let Some(database) = dumped(project, name) else { continue };
+        let is_same = |(within, other, _): &&(String, String, Range<usize>)| {
+            within == project
+                && dumped(within, other).is_some_and(|other| other.login.address == database.login.address)
+        };
+        if let Some((_, other, _)) = places.databases[..number].iter().find(is_same) {
+            let message = format!("the databases {other} and {name} of the project {project} are the same");
+            source.warn(span, Wrong::new(message, "leave one of them out, or add dump = false to it"));
         }
     }
 }

@@ -9,8 +9,9 @@ use policy::{Keep, Span};
 use toml_edit::Document;
 
 use super::check::{Places, check};
+use super::database::database;
 use super::issue::{ConfigError, Issue, Place};
-use super::keys::{Kind, TOP};
+use super::keys::TOP;
 use super::section::{Section, Source, absolute};
 use super::value::Wrong;
 use super::words::split_words;
@@ -89,73 +90,21 @@ fn syntax(path: &Path, text: &str, error: &toml_edit::TomlError) -> Issue {
 fn decode(document: &Document<&str>, source: &Source<'_>) -> Config {
     let mut config = Config { path: source.path.to_owned(), ..Config::default() };
     let mut places = Places::default();
-    let Some(top) = Section::open(source, document.as_item(), &TOP, "the file".to_owned(), 0..0) else { return config };
-    for (name, section) in named(&top, "repository", document) {
+    let Some(top) = Section::open(source, document.as_item(), &TOP, String::new(), 0..0) else { return config };
+    for (name, section) in top.named("repository") {
         let repository = repository(&name, &section, &mut places);
         config.repositories.insert(name, repository);
     }
-    for (name, section) in named(&top, "plan", document) {
+    for (name, section) in top.named("plan") {
         let plan = plan(&name, &section, &mut places);
         config.plans.insert(name, plan);
     }
-    for (name, section) in named(&top, "project", document) {
+    for (name, section) in top.named("project") {
         let project = project(&name, &section, &mut places);
         config.projects.insert(name, project);
     }
     check(&config, &places, source);
     config
-}
-
-/// The tables of one kind by name: `[project.shop]`, `[project.blog]`.
-fn named<'t>(top: &Section<'t>, kind: &'static str, document: &'t Document<&str>) -> Vec<(String, Section<'t>)> {
-    let source = top.source;
-    let Some(item) = document.get(kind) else { return Vec::new() };
-    let Some(Kind::Table(keys)) = TOP.iter().find(|key| key.name == kind).map(|key| key.kind) else {
-        unreachable!("{kind} is a table")
-    };
-    let Some(table) = item.as_table_like() else {
-        // The same words as for any other table that is none.
-        Section::open(source, item, keys, kind.to_owned(), top.span_of(kind));
-        return Vec::new();
-    };
-    let mut sections = Vec::new();
-    for (name, item) in table.iter() {
-        let span = table.get_key_value(name).and_then(|(key, _)| key.span()).or_else(|| item.span());
-        let span = span.unwrap_or_else(|| top.span_of(kind));
-        // `[project]` with the keys of a project: its name was forgotten.
-        if keys.iter().any(|key| key.name == name) && !item.is_table() {
-            let example = TOP.iter().find(|key| key.name == kind).map_or("", |key| key.example);
-            let message = format!("{name} stands in [{kind}], which has no name");
-            source.wrong(&span, Wrong::new(message, format!("write {example} above it, with a name of yours")));
-            continue;
-        }
-        if let Err(wrong) = check_name(kind, name) {
-            source.wrong(&span, wrong);
-        }
-        sections.extend(
-            Section::open(source, item, keys, format!("{kind}.{name}"), span).map(|section| (name.to_owned(), section)),
-        );
-    }
-    sections
-}
-
-/// Whether something can have this name: it becomes a file, a tag, and a word of a command line.
-///
-/// # Errors
-/// Why not, and what to write.
-pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), Wrong> {
-    let is_fit = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    let is_ok = name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
-        && name.chars().all(is_fit)
-        && name.len() <= 64
-        && name != "latest";
-    match is_ok {
-        true => Ok(()),
-        false => Err(Wrong::new(
-            format!("{name:?} cannot be the name of a {kind}"),
-            "write letters, digits, - _ . alone, at most 64, the first a letter or digit; latest means the newest",
-        )),
-    }
 }
 
 fn repository(name: &str, section: &Section<'_>, places: &mut Places) -> Repository {
@@ -384,6 +333,8 @@ fn project(name: &str, section: &Section<'_>, places: &mut Places) -> Project {
         expire: section.duration("expire").unwrap_or(SnapshotOptions::default().expire),
         keep_base: section.flag("keep-base", true),
     });
+    let databases = section.named("database");
+    let databases = databases.iter().filter_map(|(database, section)| self::database(name, database, section, places));
     let strings = |list: Vec<super::section::Spanned<String>>| list.into_iter().map(|text| text.value).collect();
     Project {
         name: name.to_owned(),
@@ -396,5 +347,6 @@ fn project(name: &str, section: &Section<'_>, places: &mut Places) -> Project {
         plans: strings(plans),
         hooks: hooks.unwrap_or_default(),
         snapshot: snapshot.unwrap_or_default(),
+        databases: databases.map(|database| (database.name.clone(), database)).collect(),
     }
 }

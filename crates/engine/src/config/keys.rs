@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Rate,
     Percentage,
     Table(&'static [Key]),
+    /// Tables by name. The example is the head of one.
+    Named(&'static [Key]),
 }
 
 impl Kind {
@@ -51,7 +53,7 @@ impl Kind {
             Self::Duration | Self::Span => "a duration in quotes",
             Self::Rate => "a rate in quotes",
             Self::Percentage => "a percentage in quotes",
-            Self::Table(_) => "a table",
+            Self::Table(_) | Self::Named(_) => "a table",
         }
     }
 }
@@ -71,10 +73,10 @@ impl Key {
 }
 
 /// The tables at the top, each with one table a name.
-pub(crate) const TOP: [Key; 3] = [
-    key("repository", Kind::Table(&REPOSITORY), "[repository.offsite]", "Where backups lie, by name."),
-    key("plan", Kind::Table(&PLAN), "[plan.nightly]", "When what is done, and how long it is kept, by name."),
-    key("project", Kind::Table(&PROJECT), "[project.shop]", "What is protected, by name."),
+pub(crate) static TOP: [Key; 3] = [
+    key("repository", Kind::Named(&REPOSITORY), "[repository.offsite]", "Where backups lie, by name."),
+    key("plan", Kind::Named(&PLAN), "[plan.nightly]", "When what is done, and how long it is kept, by name."),
+    key("project", Kind::Named(&PROJECT), "[project.shop]", "What is protected, by name."),
 ];
 
 /// `[repository.NAME]`
@@ -172,7 +174,7 @@ pub(crate) static CHECK: [Key; 3] = [
 ];
 
 /// `[project.NAME]`
-pub(crate) static PROJECT: [Key; 9] = [
+pub(crate) static PROJECT: [Key; 10] = [
     key("paths", Kind::Paths, "[\"/srv/shop\"]", "The directories it consists of.").required(),
     key("exclude", Kind::Texts, "[\"cache/\", \"*.tmp\"]", "What backups leave out."),
     key("one-file-system", Kind::Flag, "true", "Whether backups stay on the file systems of the paths.")
@@ -183,6 +185,7 @@ pub(crate) static PROJECT: [Key; 9] = [
     key("plans", Kind::Texts, "[\"nightly\"]", "Names of plans."),
     key("hooks", Kind::Table(&HOOKS), "{ before = \"sync-mail\", after = \"tell\" }", "Commands around each job."),
     key("snapshot", Kind::Table(&SNAPSHOT), "{ expire = \"2h\" }", "How its snapshots are made."),
+    key("database", Kind::Named(&DATABASE), "[project.shop.database.orders]", "Its databases, by name."),
 ];
 
 /// `hooks = { ... }` of a project.
@@ -201,4 +204,26 @@ pub(crate) static SNAPSHOT: [Key; 2] = [
         "Whether the snapshot of a backup stays until the next, which then looks only at what changed.",
     )
     .default("true"),
+];
+
+/// `[project.NAME.database.NAME]`
+pub(crate) static DATABASE: [Key; 6] = [
+    key(
+        "url",
+        Kind::Text,
+        "\"postgres:///orders\"",
+        "Where it is: postgres://USER@HOST:PORT/DATABASE, mysql://..., or sqlite:/FILE; without a host, the local socket.",
+    )
+    .required(),
+    key("password-file", Kind::Path, "\"/etc/snapback/orders.password\"", "The file that has its password."),
+    key("dump", Kind::Flag, "false", "Whether every backup has a dump of it.").default("true"),
+    key("all", Kind::Flag, "true", "Every database of the server, with roles and grants; the url then names none.")
+        .default("false"),
+    key(
+        "query",
+        Kind::Text,
+        "\"SELECT count(*) FROM orders\"",
+        "What proves that it is whole: the first value of the first row must be there and not be 0, false or empty.",
+    ),
+    key("quiesce", Kind::Flag, "false", "Whether its writes are held for the moment of a snapshot.").default("true"),
 ];

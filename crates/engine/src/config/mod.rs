@@ -8,9 +8,11 @@
 //! stands for. Secrets are never in the file, only where they are found.
 
 mod check;
+mod database;
 mod decode;
 mod issue;
 mod keys;
+mod named;
 mod schema;
 mod section;
 #[cfg(test)]
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use jiff::civil::{Time, Weekday};
 use policy::{Keep, Span};
+use workload::address::Login;
 
 pub use issue::{ConfigError, Issue, Place};
 pub use schema::schema;
@@ -168,6 +171,26 @@ pub struct Project {
     pub hooks: Hooks,
     /// How its snapshots are made.
     pub snapshot: SnapshotOptions,
+    /// Its databases, by name.
+    pub databases: BTreeMap<String, Database>,
+}
+
+/// `[project.NAME.database.NAME]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its name; letters, digits and `-_.` alone. It need not be the server's name of it.
+    pub name: String,
+    /// `url` and `password-file`. A server's address names a database if and only if not `all`.
+    pub login: Login,
+    /// Whether every backup has a dump of it.
+    pub dump: bool,
+    /// Every database of the server, with roles and grants.
+    pub all: bool,
+    /// A statement that proves it whole. It passed if there was no error, and the first value of the first row is there
+    /// (some row, not NULL) and is neither empty, nor `0`, nor false (`f`, `false`). Never given together with `all`.
+    pub query: Option<String>,
+    /// Whether its writes are held for the moment of a snapshot.
+    pub quiesce: bool,
 }
 
 /// `hooks = { ... }` of a project: shell commands, each run in turn with the job's facts in its environment.

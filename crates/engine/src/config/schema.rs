@@ -6,16 +6,7 @@ use super::keys::{BACKUP, CHECK, Key, Kind, PLAN_SNAPSHOT, REPOSITORY, TOP};
 
 /// The schema, in draft 7, which the editors' TOML servers understand.
 pub fn schema() -> Value {
-    let tables = TOP.iter().map(|key| {
-        let Kind::Table(keys) = key.kind else { unreachable!("everything at the top is a table") };
-        let named = json!({
-            "type": "object",
-            "description": key.help,
-            "propertyNames": { "pattern": NAME },
-            "additionalProperties": table(keys),
-        });
-        (key.name.to_owned(), named)
-    });
+    let tables = TOP.iter().map(|key| (key.name.to_owned(), property(key)));
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Snapback",
@@ -91,5 +82,10 @@ fn value(kind: Kind) -> Value {
         Kind::Rate => text(RATE),
         Kind::Percentage => text(PERCENTAGE),
         Kind::Table(keys) => table(keys),
+        Kind::Named(keys) => json!({
+            "type": "object",
+            "propertyNames": { "pattern": NAME },
+            "additionalProperties": table(keys),
+        }),
     }
 }

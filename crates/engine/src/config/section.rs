@@ -59,10 +59,10 @@ impl Source<'_> {
 /// A table that is being read.
 pub(crate) struct Section<'t> {
     pub(crate) source: &'t Source<'t>,
-    table: &'t dyn TableLike,
-    keys: &'static [Key],
-    /// As it stands in a message: `project.shop`, `plan.nightly.backup`.
-    name: String,
+    pub(super) table: &'t dyn TableLike,
+    pub(super) keys: &'static [Key],
+    /// As it stands in a message: `project.shop`, `plan.nightly.backup`. Empty for the whole file.
+    pub(super) name: String,
     /// Where it is named.
     pub(crate) span: Range<usize>,
 }
@@ -77,12 +77,7 @@ impl<'t> Section<'t> {
         span: Range<usize>,
     ) -> Option<Self> {
         let Some(table) = item.as_table_like() else {
-            let fix = if name.contains('.') {
-                format!("write [{name}] and its keys below it")
-            } else {
-                let example = TOP.iter().find(|key| key.name == name).map_or("", |key| key.example);
-                format!("write {example} and its keys below it")
-            };
+            let fix = format!("write [{name}] and its keys below it");
             source.wrong(&span, Wrong::new(format!("{name} is {}, and should be a table", kind_of(item)), fix));
             return None;
         };
@@ -108,10 +103,11 @@ impl<'t> Section<'t> {
             (None, Some(table)) if !self.name.starts_with(table) => format!("it belongs to [{table}.NAME]"),
             _ => format!("known are {}", known().collect::<Vec<_>>().join(", ")),
         };
-        self.source.wrong(&span, Wrong::new(format!("{} has no key \"{name}\"", self.name), fix));
+        let whole = if self.name.is_empty() { "the file" } else { &self.name };
+        self.source.wrong(&span, Wrong::new(format!("{whole} has no key \"{name}\""), fix));
     }
 
-    fn key_span(&self, name: &str, item: &Item) -> Range<usize> {
+    pub(super) fn key_span(&self, name: &str, item: &Item) -> Range<usize> {
         let key = self.table.get_key_value(name).and_then(|(key, _)| key.span());
         key.or_else(|| item.span()).unwrap_or_else(|| self.span.clone())
     }
@@ -150,7 +146,7 @@ impl<'t> Section<'t> {
         self.keys.iter().find(|key| key.name == name).unwrap_or_else(|| unreachable!("{name} is not declared"))
     }
 
-    fn find(&self, name: &str) -> Option<(&'static Key, &'t Item)> {
+    pub(super) fn find(&self, name: &str) -> Option<(&'static Key, &'t Item)> {
         let key = self.key(name);
         let item = self.table.get(name);
         if item.is_none() && key.is_required {
@@ -164,10 +160,14 @@ impl<'t> Section<'t> {
         self.source.wrong(&self.span, Wrong::new(message, format!("add {} = {}", key.name, key.example)));
     }
 
-    fn mistyped(&self, key: &Key, item: &Item) {
+    pub(super) fn mistyped(&self, key: &Key, item: &Item) {
         let message = format!("{} is {}, and should be {}", key.name, kind_of(item), key.kind.words());
         let span = item.span().unwrap_or_else(|| self.key_span(key.name, item));
-        self.source.wrong(&span, Wrong::new(message, format!("such as {} = {}", key.name, key.example)));
+        let fix = match key.kind {
+            Kind::Named(_) => format!("write {} and its keys below it", key.example),
+            _ => format!("such as {} = {}", key.name, key.example),
+        };
+        self.source.wrong(&span, Wrong::new(message, fix));
     }
 
     /// The value of a key, if there is one and it is what it should be.
@@ -188,7 +188,7 @@ impl<'t> Section<'t> {
         match form(text.value) {
             Ok(value) => Some(value),
             Err(wrong) => {
-                self.source.wrong(&text.span, named(name, wrong));
+                self.source.wrong(&text.span, with_key(name, wrong));
                 None
             }
         }
@@ -316,7 +316,7 @@ impl<'t> Section<'t> {
         for text in self.list(name, true) {
             match value::at(&text.value) {
                 Ok(at) => times.push(at),
-                Err(wrong) => self.source.wrong(&text.span, named(name, wrong)),
+                Err(wrong) => self.source.wrong(&text.span, with_key(name, wrong)),
             }
         }
         times
@@ -335,7 +335,7 @@ impl<'t> Section<'t> {
         match absolute(&text.value, self.source.home) {
             Ok(value) => Some(Spanned { value, span: text.span.clone() }),
             Err(wrong) => {
-                self.source.wrong(&text.span, named(name, wrong));
+                self.source.wrong(&text.span, with_key(name, wrong));
                 None
             }
         }
@@ -362,14 +362,14 @@ pub(crate) fn absolute(text: &str, home: Option<&Path>) -> Result<PathBuf, Wrong
 }
 
 /// With the key before the message, as one value looks like another.
-fn named(name: &str, wrong: Wrong) -> Wrong {
+fn with_key(name: &str, wrong: Wrong) -> Wrong {
     Wrong { message: format!("{name}: {}", wrong.message), ..wrong }
 }
 
 /// The table at the top in which a key stands.
 fn home_of(name: &str) -> Option<&'static str> {
     let has = |keys: &[Key]| keys.iter().any(|key| key.name == name);
-    TOP.iter().find(|top| matches!(top.kind, Kind::Table(keys) if has(keys))).map(|top| top.name)
+    TOP.iter().find(|top| matches!(top.kind, Kind::Named(keys) if has(keys))).map(|top| top.name)
 }
 
 fn kind_of(item: &Item) -> &'static str {

@@ -137,7 +137,7 @@ fn a_key_of_another_table_is_sent_home() {
     let told = issues("[project]\npaths = [\"/srv\"]\n");
     assert_eq!(
         told,
-        ["2:1 paths stands in [project], which has no name | write [project.shop] above it, with a name of yours"]
+        ["2:1 paths stands in [project], which has no name | write [project.NAME] above it, with a name of yours"]
     );
 }
 
@@ -240,11 +240,95 @@ fn passwords_come_from_one_place() {
     }
 }
 
+/// What is said of a database whose table has these lines.
+fn of_database(lines: &str) -> Vec<String> {
+    issues(&format!("{WHOLE}[project.shop.database.orders]\n{lines}\n"))
+}
+
+#[test]
+fn databases_are_read_with_what_goes_without_saying() {
+    let text = format!(
+        "{WHOLE}[project.shop.database.orders]\nurl = \"postgres://shop@db:5433/orders\"\npassword-file = \"~/p\"\n\
+         query = \"SELECT 1\"\n[project.shop.database.everything]\nurl = \"mysql:///\"\nall = true\n\
+         [project.shop.database.app]\nurl = \"sqlite:/srv/./shop/app.db\"\ndump = false\n"
+    );
+    let config = parse(&text).unwrap();
+    assert_eq!(config.warnings, []);
+    let databases = &config.projects["shop"].databases;
+    let orders = &databases["orders"];
+    assert_eq!(orders.login.address.to_string(), "postgres://shop@db:5433/orders");
+    assert_eq!(orders.login.password_file, Some("/home/me/p".into()));
+    assert_eq!(
+        (orders.dump, orders.all, orders.quiesce, orders.query.as_deref()),
+        (true, false, true, Some("SELECT 1"))
+    );
+    assert!(databases["everything"].all && databases["everything"].login.address.database().is_none());
+    assert_eq!(databases["app"].login.address, workload::address::Address::Sqlite("/srv/shop/app.db".into()));
+    assert!(!databases["app"].dump);
+}
+
+#[test]
+fn a_database_that_makes_no_sense_is_told_of_with_the_way_out() {
+    let first = |lines: &str, start: &str| {
+        let told = of_database(lines);
+        assert!(told.len() == 1 && told[0].starts_with(start), "{lines}: {told:?}");
+    };
+    first("dump = true", "18:24 project.shop.database.orders has no url | add url = \"postgres:///orders\"");
+    first(
+        "url = \"oracle:///x\"",
+        "19:7 url: \"oracle:///x\" is not the address of a database | known are postgres://, mysql://,",
+    );
+    first("url = \"postgres:///\"", "19:7 url: it names no database | write \"postgres:///NAME\" with your database's");
+    first("url = \"mysql:///shop\"\nall = true", "20:1 all: the url names one database, shop | leave the name out");
+    first("url = \"mysql:///\"\nall = true\nquery = \"SELECT 1\"", "21:1 query: it is asked of one database, and");
+    first(
+        "url = \"sqlite:app.db\"",
+        "19:7 url: \"sqlite:app.db\" is not the address of a database | after sqlite: comes",
+    );
+    first("url = \"sqlite:/srv/../a\"", "19:7 url: \"/srv/../a\" has .. in it | write the path");
+    first("url = \"sqlite:/srv/a\"\nall = true", "20:1 all: a file of SQLite is one database | leave it out");
+    first("url = \"sqlite:/srv/a\"\npassword-file = \"/p\"", "20:1 password-file: SQLite knows no passwords |");
+    first(
+        "url = \"mysql:///shop\"\nqery = \"SELECT 1\"",
+        "20:1 project.shop.database.orders has no key \"qery\" | write query",
+    );
+    for lines in ["url = \"postgres://me:hunter2@h/x\"", "url = \"postgres:///x\"\npassword = \"hunter2\""] {
+        let told = of_database(lines);
+        assert!(
+            told.len() == 1 && told[0].contains("password does not belong into") && !told[0].contains("hunter2"),
+            "{told:?}"
+        );
+    }
+    let told = issues(&format!("{WHOLE}[project.shop.database]\nurl = \"postgres:///x\"\n"));
+    let fix = "write [project.shop.database.NAME] above it, with a name of yours";
+    assert_eq!(told, [format!("19:1 url stands in [project.shop.database], which has no name | {fix}")]);
+    let told = issues(&format!("{WHOLE}database = \"orders\"\n"));
+    let fix = "write [project.shop.database.orders] and its keys below it";
+    assert_eq!(told, [format!("18:12 database is a text, and should be a table | {fix}")]);
+}
+
+#[test]
+fn databases_that_are_dumped_twice_or_for_nothing_are_a_warning() {
+    let table = |name: &str, lines: &str| format!("[project.shop.database.{name}]\nurl = \"mysql:///x\"\n{lines}");
+    let told = warnings(&format!("{WHOLE}{}{}", table("a", ""), table("b", "")));
+    let fix = "leave one of them out, or add dump = false to it";
+    assert_eq!(told, [format!("21:1 the databases a and b of the project shop are the same | {fix}")]);
+    let told = warnings(&format!("{WHOLE}{}", table("a", "dump = false\nquiesce = false\n")));
+    assert!(told.len() == 1 && told[0].starts_with("18:24 nothing is done with the database a |"), "{told:?}");
+}
+
 /// Every table with all of its keys, as the examples have them, except `left_out`.
 fn example(keys: &'static [Key], left_out: &[&str], replaced: Option<(&str, &str)>) -> String {
     let mut text = String::new();
+    // Of a server all of whose databases are meant, the address names none.
+    let is_all = !left_out.contains(&"all") && replaced != Some(("all", "false"));
     for key in keys.iter().filter(|key| !left_out.contains(&key.name)) {
-        let value = replaced.filter(|(name, _)| *name == key.name).map_or(key.example, |(_, value)| value);
+        let example = match key.kind {
+            Kind::Named(_) => "{ orders = { url = \"postgres:///orders\" } }",
+            _ if std::ptr::eq(keys, &super::keys::DATABASE) && key.name == "url" && is_all => "\"postgres:///\"",
+            _ => key.example,
+        };
+        let value = replaced.filter(|(name, _)| *name == key.name).map_or(example, |(_, value)| value);
         text.push_str(&format!("{} = {value}\n", key.name));
     }
     text
@@ -268,9 +352,10 @@ fn file(place: &str, table: &str) -> String {
     let project = of(
         "project",
         &format!(
-            "paths = [\"/srv/shop\"]\nplans = [\"nightly\"]\nhooks = {}\nsnapshot = {}\n",
+            "paths = [\"/srv/shop\"]\nplans = [\"nightly\"]\nhooks = {}\nsnapshot = {}\ndatabase = {{ orders = {} }}\n",
             nested("hooks", "{}"),
             nested("project.snapshot", "{}"),
+            nested("database", "{ url = \"postgres:///orders\" }"),
         ),
     );
     let repository = of("repository", "url = \"/r\"\npassword-env = \"P\"\n");
@@ -281,7 +366,7 @@ fn file(place: &str, table: &str) -> String {
 type Table = (&'static str, &'static [Key], Vec<Vec<&'static str>>);
 
 fn tables() -> Vec<Table> {
-    use super::keys::{BACKUP, CHECK, HOOKS, KEEP, PLAN, PLAN_SNAPSHOT, PROJECT, REPOSITORY, SNAPSHOT};
+    use super::keys::{BACKUP, CHECK, DATABASE, HOOKS, KEEP, PLAN, PLAN_SNAPSHOT, PROJECT, REPOSITORY, SNAPSHOT};
     let timing = || vec![vec!["at"], vec!["every"]];
     let passwords = super::decode::PASSWORDS;
     let but = |kept: &str| passwords.into_iter().filter(|name| *name != kept).collect::<Vec<_>>();
@@ -295,6 +380,7 @@ fn tables() -> Vec<Table> {
         ("project", &PROJECT, vec![vec![]]),
         ("hooks", &HOOKS, vec![vec![]]),
         ("project.snapshot", &SNAPSHOT, vec![vec![]]),
+        ("database", &DATABASE, vec![vec!["all"], vec!["query"]]),
     ]
 }
 
@@ -320,8 +406,9 @@ fn every_declared_key_is_read() {
 fn every_default_is_a_value_of_its_key() {
     for (place, keys, alternatives) in tables() {
         for key in keys.iter().filter(|key| !key.default.is_empty()) {
-            let text = |value| file(place, &example(keys, &alternatives[0], Some((key.name, value))));
-            let without = file(place, &example(keys, &[&alternatives[0][..], &[key.name]].concat(), None));
+            let left_out = alternatives.iter().find(|left_out| !left_out.contains(&key.name)).unwrap();
+            let text = |value| file(place, &example(keys, left_out, Some((key.name, value))));
+            let without = file(place, &example(keys, &[&left_out[..], &[key.name]].concat(), None));
             assert_eq!(parse(&text(key.default)).unwrap(), parse(&without).unwrap(), "{place}.{}", key.name);
             assert_ne!(parse(&text(key.example)).unwrap(), parse(&without).unwrap(), "{place}.{}", key.name);
         }
@@ -335,16 +422,12 @@ fn the_schema_knows_the_keys_that_the_reader_knows() {
         let names: std::collections::BTreeSet<&str> = keys.iter().map(|key| key.name).collect();
         assert_eq!(properties.keys().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), names);
         for key in keys {
-            if let Kind::Table(keys) = key.kind {
-                compare(keys, &properties[key.name]);
-            } else {
-                assert!(properties[key.name]["examples"].is_array(), "{}", key.name);
+            match key.kind {
+                Kind::Table(keys) => compare(keys, &properties[key.name]),
+                Kind::Named(keys) => compare(keys, &properties[key.name]["additionalProperties"]),
+                _ => assert!(properties[key.name]["examples"].is_array(), "{}", key.name),
             }
         }
     }
-    let schema = schema();
-    for top in &TOP {
-        let Kind::Table(keys) = top.kind else { panic!() };
-        compare(keys, &schema["properties"][top.name]["additionalProperties"]);
-    }
+    compare(&TOP, &schema());
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use snapshot::id::Id;
-use snapshot::manage::{self, Request};
+use snapshot::manage::{self, Around, Request};
 use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
 use snapshot::state::State;
@@ -99,11 +99,13 @@ impl<'a> Guards<'a> {
     }
 
     /// Takes the snapshots, of several directories together, and writes down the guard. Refused while another guards
-    /// one of the directories, or one above or below it, and where a rollback would be refused.
+    /// one of the directories, or one above or below it, and where a rollback would be refused. `around` brackets the
+    /// snapshots' moment.
     pub fn begin(
         &self,
         providers: &[&dyn Provider],
         asked: Asked,
+        around: Option<Around<'_>>,
         waiting: &mut dyn FnMut(),
     ) -> Result<(Guard, Vec<Record>), Error> {
         let _held = self.store.lock()?;
@@ -119,8 +121,8 @@ impl<'a> Guards<'a> {
         let request = Request { note, expires, is_held: false, purpose: Purpose::Guard };
         let lock = self.state.lock(waiting)?;
         let records = match (&asked.project, providers) {
-            (Some(project), _) => manage::create_together(&lock, providers, project, &request, now.wall)?,
-            (None, [provider]) => vec![manage::create(&lock, *provider, request, now.wall)?],
+            (Some(project), _) => manage::create_together(&lock, providers, project, &request, now.wall, around)?,
+            (None, [provider]) => vec![manage::create_around(&lock, *provider, request, now.wall, around)?],
             (None, _) => return Err(Error::refused("several directories are guarded together as a project only")),
         };
         if let Err(error) = refuse_if_impossible(self.state, providers, &records, &asked.services, now.wall) {

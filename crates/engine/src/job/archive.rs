@@ -1,7 +1,8 @@
 //! A project into one repository: what changed since its last backup there, or all of it.
 //!
 //! The record comes last; what fails before leaves data that the next run goes on from. A backup bears the tag
-//! `project=NAME`, and `live` where some of it was not read from a snapshot.
+//! `project=NAME`, `live` where some of it was not read from a snapshot, and `incomplete` where a database's dump is
+//! missing.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,10 +16,11 @@ use repository::record::BackupRecord;
 
 use super::base::Base;
 use super::changed;
+use super::dumps::Dumps;
 use super::source::Source;
 use super::wanted::Wanted;
 use super::{Context, Error, Made, Walk};
-use crate::catalog::{KnownBackup, LIVE_TAG, PROJECT_TAG};
+use crate::catalog::{INCOMPLETE_TAG, KnownBackup, LIVE_TAG, PROJECT_TAG};
 use crate::config::Project;
 
 /// Of every backup of a project.
@@ -80,9 +82,18 @@ pub(super) fn back_up(
         zone: Zone::new(context.zone.clone()),
         progress: &*meter,
     };
-    let archived = archive::archive(repository, &index, Destination::Repository(Arc::clone(lock)), &options);
-    let Outcome { tree, mut summary, errors, base: content, went_by_changes, .. } = archived.map_err(failed)?;
+    let dumps = Dumps::of(context, wanted.project, start);
+    for (path, missing) in dumps.iter().flat_map(Dumps::refused) {
+        meter.error(&path, &missing);
+    }
+    let streams = dumps.as_ref().map(Dumps::streams).unwrap_or_default();
+    let destination = Destination::Repository(Arc::clone(lock));
+    let archived = archive::archive_with(repository, &index, destination, &options, streams);
+    let Outcome { tree, mut summary, errors, streams, base: content, went_by_changes, .. } =
+        archived.map_err(failed)?;
     drop(meter);
+    let missing = dumps.as_ref().map(|dumps| dumps.missing(&streams)).unwrap_or_default();
+    let failed_streams = streams.iter().filter(|end| end.bytes.is_err()).count() as u64;
     if walk == Walk::Changed && !went_by_changes {
         walk = Walk::Full { why: "the last backup was made in another way".to_owned() };
     }
@@ -91,6 +102,9 @@ pub(super) fn back_up(
     let mut tags = vec![tag(project)];
     if source.is_live() {
         tags.push(LIVE_TAG.to_owned());
+    }
+    if !missing.is_empty() {
+        tags.push(INCOMPLETE_TAG.to_owned());
     }
     let mut record = BackupRecord {
         time: start,
@@ -119,7 +133,19 @@ pub(super) fn back_up(
         (Walk::Changed, Some(base)) => base.since_full.saturating_add(1),
         _ => 0,
     };
-    Ok(Made { id, parent: record.parent, record, summary, errors, walk, content, since_full, time: started.elapsed() })
+    let errors = errors - failed_streams;
+    Ok(Made {
+        id,
+        parent: record.parent,
+        record,
+        summary,
+        errors,
+        missing,
+        walk,
+        content,
+        since_full,
+        time: started.elapsed(),
+    })
 }
 
 /// Whether a backup is one of a project of this machine.

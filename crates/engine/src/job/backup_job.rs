@@ -18,6 +18,7 @@ use snapshot::{detect, mounts};
 
 use super::archive::{self, Target};
 use super::base::{self, Base, BaseVolume};
+use super::dumps::MissingDump;
 use super::hooks::{self, Facts, HookError};
 use super::lock::ProjectLock;
 use super::prune::{self, Pruned};
@@ -80,6 +81,8 @@ pub struct Made {
     pub summary: Summary,
     /// Files that could not be read as they should have been.
     pub errors: u64,
+    /// Dumps that it lacks.
+    pub missing: Vec<MissingDump>,
     /// How much was looked at.
     pub walk: Walk,
     /// What the next backup may go on from; `None` where something could not be read.
@@ -102,12 +105,18 @@ pub enum Walk {
     Changed,
 }
 
+impl Made {
+    /// Whether it lacks something.
+    pub fn outcome(&self) -> Outcome {
+        if self.errors == 0 && self.missing.is_empty() { Outcome::Succeeded } else { Outcome::Incomplete }
+    }
+}
+
 impl Backups {
-    /// How it ended: incomplete if a backup lacks some files, failed if there is one that was not made.
+    /// How it ended: incomplete if a backup lacks some files or dumps, failed if there is one that was not made.
     pub fn outcome(&self) -> Outcome {
         let of_one = |into: &Into| match &into.backup {
-            Ok(Made { errors: 0, .. }) => Outcome::Succeeded,
-            Ok(_) => Outcome::Incomplete,
+            Ok(made) => made.outcome(),
             Err(error) if error.is_cancelled() => Outcome::Cancelled,
             Err(_) => Outcome::Failed,
         };
@@ -195,7 +204,6 @@ fn tell_after(context: &Context<'_>, project: &Project, facts: &Facts) -> Option
 /// From the snapshots to their end.
 fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: &[Job]) -> Result<Backups, Error> {
     let BackupRequest { config, project, to } = request;
-    let name = &project.name;
     let survey = survey(project)?;
     let told = |text: &str| context.watch.warn(text);
     let tidy_up = || {
@@ -205,7 +213,7 @@ fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: &[Jo
         }
     };
     tidy_up();
-    let (source, views) = Source::take(context.lock_snapshots, survey, name, context.clock.wall(), &told);
+    let (source, views) = Source::take(context.lock_snapshots, survey, project, context.clock.wall(), &told);
     let wanted = wanted(config, project, &source);
     let mut into = Vec::new();
     for (repository, job) in to.iter().zip(jobs) {
@@ -316,8 +324,8 @@ fn one(
     into(made, retained, pruned)
 }
 
-/// Writes down what the next backup is compared with. One that lacks files is not: what was not read would not be
-/// looked at again.
+/// Writes down what the next backup is compared with. One that lacks files is not, and has no such content: what was not
+/// read would not be looked at again. Dumps are made each time, whatever the last one had.
 fn keep_base(
     context: &Context<'_>,
     name: &str,
@@ -327,7 +335,7 @@ fn keep_base(
     made: &Made,
 ) -> Result<(), SnapshotError> {
     let Some(content) = &made.content else { return Ok(()) };
-    if made.errors > 0 || !source.can_be_base() || !wanted.project.snapshot.keep_base {
+    if !source.can_be_base() || !wanted.project.snapshot.keep_base {
         return Ok(());
     }
     let volume =
@@ -408,12 +416,14 @@ fn end_backup(context: &Context<'_>, job: Job, made: &Result<Made, Error>) {
         context,
         match made {
             Ok(made) => {
-                let outcome = if made.errors == 0 { Outcome::Succeeded } else { Outcome::Incomplete };
-                job.ended(now, outcome).with_point(made.id).with_figures(Figures {
+                let job = job.ended(now, made.outcome()).with_point(made.id);
+                let missing: Vec<String> = made.missing.iter().map(ToString::to_string).collect();
+                let job = if missing.is_empty() { job } else { job.with_error(missing.join("; ")) };
+                job.with_figures(Figures {
                     files: Some(made.summary.total_files_processed),
                     bytes: Some(made.summary.total_bytes_processed),
                     added_bytes: Some(made.summary.data_added_packed),
-                    errors: Some(made.errors),
+                    errors: Some(made.errors + made.missing.len() as u64),
                     ..Figures::default()
                 })
             }

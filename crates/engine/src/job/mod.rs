@@ -1,7 +1,7 @@
 //! What a run does for a project: snapshots, backups into its repositories, and what keeps these in order.
 //!
 //! A backup: the project's lock; its `before` hooks; snapshots of all its volumes, taken together; one backup after the
-//! other from them, each under the project's own paths; retention and, when it pays, a prune of each repository; the
+//! other from them, each under the project's own paths and with dumps of its databases; retention and, when it pays, a prune of each repository; the
 //! snapshots deleted, or kept as what the next backup is compared with; its `after` hooks.
 //!
 //! Invariants:
@@ -17,6 +17,7 @@ mod backup_job;
 mod base;
 mod changed;
 pub mod check;
+mod dumps;
 mod error;
 pub mod hooks;
 pub mod lock;
@@ -41,6 +42,7 @@ use snapshot::state::{Lock, State};
 
 pub use archive::tag;
 pub use backup_job::{BackupRequest, Backups, Into, Made, Walk, back_up, destinations};
+pub use dumps::MissingDump;
 pub use error::Error;
 pub use prune::Pruned;
 pub use retention::Retained;

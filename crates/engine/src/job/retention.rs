@@ -1,8 +1,12 @@
 //! Which of a project's backups in a repository go, by the rules of its plans.
 //!
-//! A backup stays if any plan that sends the project there keeps it, if it is the newest, or if it is younger than the
-//! least depth of those plans. That the last of these kept what the rules would not is told: whoever wrote the rules
-//! may have thought that they free more. Only the backups of this machine with the project's tag are looked at.
+//! A backup stays if any plan that sends the project there keeps it, if it is the newest, or the newest that is complete,
+//! or if it is younger than the least depth of those plans. That the last of these kept what the rules would not is told:
+//! whoever wrote the rules may have thought that they free more. Only the backups of this machine with the project's tag
+//! are looked at.
+//!
+//! One that lacks a database's dump does not count for those that lack none: these stay as if it was not there, so that
+//! no row of bad nights takes the last good backup away.
 //!
 //! Their data stays until a prune.
 
@@ -16,6 +20,7 @@ use repository::tree::Timestamp;
 
 use super::archive::{Target, is_of};
 use super::{Context, Error};
+use crate::catalog::INCOMPLETE_TAG;
 use crate::config::{Config, Plan, Project};
 
 /// What retention did.
@@ -86,9 +91,20 @@ enum Verdict {
 
 /// One for each point. Without a plan, and with one that has no rule, all stay.
 fn decide(points: &[RestorePoint], plans: &[&Plan], now: jiff::Timestamp) -> Vec<Verdict> {
+    let complete: Vec<usize> = (0..points.len()).filter(|nr| is_complete(&points[*nr])).collect();
+    let all: Vec<usize> = (0..points.len()).collect();
+    // Among all of them, so that of those that are incomplete only as many stay as the rules say.
+    let among = |those: &[usize], keep: &Keep| -> Vec<usize> {
+        let points: Vec<RestorePoint> = those.iter().map(|nr| points[*nr].clone()).collect();
+        let decisions = policy::decide(&points, keep, now);
+        those.iter().zip(decisions).filter(|(_, decision)| decision.keep).map(|(nr, _)| *nr).collect()
+    };
     let kept = |keep: &Keep| -> HashSet<usize> {
-        let decisions = policy::decide(points, keep, now);
-        decisions.iter().enumerate().filter(|(_, decision)| decision.keep).map(|(nr, _)| nr).collect()
+        let mut kept = HashSet::from_iter(among(&all, keep));
+        if complete.len() < all.len() {
+            kept.extend(among(&complete, keep));
+        }
+        kept
     };
     if plans.is_empty() || plans.iter().any(|plan| plan.keep.is_empty()) {
         return vec![Verdict::Stays; points.len()];
@@ -97,13 +113,18 @@ fn decide(points: &[RestorePoint], plans: &[&Plan], now: jiff::Timestamp) -> Vec
     let depth = |span: Span| kept(&Keep { within: Some(span), ..Keep::default() });
     let by_depth: HashSet<usize> =
         plans.iter().filter(|plan| !plan.min_depth.is_zero()).flat_map(|plan| depth(plan.min_depth)).collect();
-    let newest = points.iter().enumerate().max_by_key(|(_, point)| point.time.timestamp()).map(|(nr, _)| nr);
-    let verdict = |nr: usize| match (by_rules.contains(&nr) || newest == Some(nr), by_depth.contains(&nr)) {
+    let newest = |those: &[usize]| those.iter().copied().max_by_key(|nr| points[*nr].time.timestamp());
+    let newest = [newest(&all), newest(&complete)];
+    let verdict = |nr: usize| match (by_rules.contains(&nr) || newest.contains(&Some(nr)), by_depth.contains(&nr)) {
         (true, _) => Verdict::Stays,
         (false, true) => Verdict::StaysForDepth,
         (false, false) => Verdict::Goes,
     };
     (0..points.len()).map(verdict).collect()
+}
+
+fn is_complete(point: &RestorePoint) -> bool {
+    point.tags.iter().all(|tag| tag != INCOMPLETE_TAG)
 }
 
 /// In the zone it was made in.
@@ -162,6 +183,26 @@ mod tests {
         for plans in [vec![], vec![&no_rule], vec![&no_rule, &plan(1, "0d")]] {
             assert_eq!(count(&decide(&points, &plans, now), Verdict::Stays), 10);
         }
+    }
+
+    #[test]
+    fn what_lacks_a_dump_takes_no_place_of_what_lacks_none() {
+        let (mut points, now) = daily(20);
+        let lacks = |points: &mut [RestorePoint]| {
+            points.iter_mut().for_each(|point| point.tags = vec![INCOMPLETE_TAG.to_owned()]);
+        };
+        lacks(&mut points[10..]);
+        let verdicts = decide(&points, &[&plan(3, "0d")], now);
+        let stays: Vec<usize> = (0..20).filter(|nr| verdicts[*nr] == Verdict::Stays).collect();
+        assert_eq!(stays, [7, 8, 9, 17, 18, 19]);
+        // No rule keeps a single one.
+        let tagged = Plan { keep: Keep { tags: vec![vec!["gold".to_owned()]], ..Keep::default() }, ..plan(1, "0d") };
+        let stays = decide(&points, &[&tagged], now);
+        assert_eq!(count(&stays, Verdict::Stays), 2);
+        assert_eq!((stays[9], stays[19]), (Verdict::Stays, Verdict::Stays));
+        // Where there are no others, the rules go by them.
+        lacks(&mut points);
+        assert_eq!(count(&decide(&points, &[&plan(3, "0d")], now), Verdict::Stays), 3);
     }
 
     #[test]

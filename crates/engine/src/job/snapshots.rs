@@ -16,6 +16,7 @@ use super::hooks::{self, Facts};
 use super::{Context, Error};
 use crate::catalog::{Job, JobKind, Outcome};
 use crate::config::Project;
+use crate::database::held;
 
 /// What was made.
 #[derive(Debug)]
@@ -85,9 +86,11 @@ fn take(context: &Context<'_>, project: &Project, request: &Request) -> Result<S
         }
         return Err(error.into());
     }
-    let lock = (context.lock_snapshots)()?;
     let all: Vec<&dyn Provider> = providers.iter().map(|provider| &**provider).collect();
-    let records = manage::create_together(&lock, &all, &project.name, request, context.clock.wall())?;
+    let records = held::around(Some(project), &all, |around| {
+        let lock = (context.lock_snapshots)()?;
+        manage::create_together(&lock, &all, &project.name, request, context.clock.wall(), around)
+    })?;
     let is_atomic = providers.iter().all(|provider| provider.abilities().is_atomic);
     Ok(Snapshots { records, without, is_atomic })
 }

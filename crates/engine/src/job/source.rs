@@ -17,6 +17,8 @@ use snapshot::record::{Purpose, Record};
 use snapshot::state::{Lock, State};
 
 use super::survey::{Place, Survey};
+use crate::config::Project;
+use crate::database::held::{self, Around, InSnapshot};
 
 /// How long a snapshot for a backup lives if nobody deletes it: its process was killed, and the project's next job
 /// never came.
@@ -44,15 +46,22 @@ impl Source {
     pub(super) fn take(
         lock: &dyn Fn() -> Result<Lock, Error>,
         mut survey: Survey,
-        project: &str,
+        project: &Project,
         now: Timestamp,
         told: &dyn Fn(&str),
     ) -> (Source, Views) {
         match snapshots(lock, &survey, project, now) {
-            Ok((volumes, views)) => (Source { survey, volumes }, views),
+            Ok((volumes, views)) => {
+                let around = volumes.first().map(|first| Around::of(&first.record)).unwrap_or_default();
+                // Of those that lie elsewhere, the backup has dumps.
+                let inside = around.databases.iter().filter(|database| database.is_inside());
+                inside.filter_map(InSnapshot::warning).for_each(|warning| told(&warning));
+                (Source { survey, volumes }, views)
+            }
             Err(error) => {
                 let way_out = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                told(&format!("{project} is read as it is, and not from a snapshot: {error}{way_out}"));
+                let name = &project.name;
+                told(&format!("{name} is read as it is, and not from a snapshot: {error}{way_out}"));
                 survey.volumes.clear();
                 let as_it_is = |path| (path, Error::refused("the snapshot failed"));
                 survey.live.extend(survey.places.drain(..).map(|place| as_it_is(place.path)));
@@ -105,18 +114,22 @@ impl Source {
 fn snapshots(
     lock: &dyn Fn() -> Result<Lock, Error>,
     survey: &Survey,
-    project: &str,
+    project: &Project,
     now: Timestamp,
 ) -> Result<(Vec<Volume>, Views), Error> {
     if survey.volumes.is_empty() {
         return Ok((Vec::new(), Views::default()));
     }
-    let lock = lock()?;
     let providers: Vec<&dyn Provider> = survey.volumes.iter().map(|provider| &**provider).collect();
+    let name = &project.name;
     let expires = now.checked_add(AT_MOST).ok();
-    let note = format!("for a backup of {project}");
+    let note = format!("for a backup of {name}");
     let request = Request { note, expires, is_held: false, purpose: Purpose::Backup };
-    let records = manage::create_together(&lock, &providers, project, &request, now)?;
+    let (lock, records) = held::around(Some(project), &providers, |around| {
+        let lock = lock()?;
+        let records = manage::create_together(&lock, &providers, name, &request, now, around)?;
+        Ok::<_, Error>((lock, records))
+    })?;
     let view = |(provider, record): (&&dyn Provider, &Record)| {
         provider.view(record.handle.as_ref().expect("a snapshot that was made has a handle"))
     };

@@ -26,6 +26,8 @@ pub enum About {
     Guard,
     /// A run failed.
     Failed,
+    /// The newest backup lacks something.
+    Incomplete,
     /// A repository cannot be reached.
     Unreachable,
     /// A run is overdue.
@@ -62,6 +64,7 @@ pub(super) fn of_project(project: &Project, survival: &Survival, facts: &Facts, 
     };
     // Why a run to a repository that cannot be reached failed is said already.
     found.extend(project.tasks.iter().filter(is_reached).filter_map(|task| of_task(project, task, now)));
+    found.extend(project.repositories.iter().filter_map(|repository| of_incomplete(project, repository)));
     let runs_are_well = found.iter().all(|found| found.about == About::Guard);
     found.extend(of_coverage(project, survival, facts, runs_are_well));
     found.sort_by_key(|attention| attention.about);
@@ -100,6 +103,13 @@ fn of_repository(repository: &Repository, now: Timestamp) -> Option<Attention> {
         problem: format!("the repository {name} cannot be reached{since}: {}", unreachable.reason),
         command: format!("snapback repo check {}", repository.arguments),
     })
+}
+
+fn of_incomplete(project: &Project, repository: &Repository) -> Option<Attention> {
+    let lacks = repository.lacks.as_ref()?;
+    let problem = format!("the newest backup in {} is incomplete: {lacks}", repository.name);
+    let command = format!("snapback backup {} --to {}", project.name, repository.name);
+    Some(Attention { about: About::Incomplete, problem, command })
 }
 
 fn of_task(project: &Project, task: &Task, now: Timestamp) -> Option<Attention> {

@@ -89,6 +89,8 @@ pub struct Repository {
     pub is_unlisted: bool,
     /// When the newest of them was made.
     pub newest: Option<Timestamp>,
+    /// What the newest lacks, if it is incomplete: no dump of a database.
+    pub lacks: Option<String>,
     /// How much it takes altogether, with all projects, in bytes.
     pub size_bytes: Option<u64>,
     /// When it was last checked and found good.

@@ -16,7 +16,7 @@ use snapshot::record::Record;
 use super::facts::{self, Facts, Growth, GuardPhase, Snapshots, Task, TaskKind, Unreachable};
 use super::room;
 use super::sources::Sources;
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog, JobKind, KnownBackup};
 use crate::config::{PasswordSource, Project, Repository};
 use crate::daemon::{self, Instance, Patience, Scheduler, Standing, ledger};
 use crate::guard::document::{Guard, Phase};
@@ -225,7 +225,9 @@ impl Look<'_> {
         let mut or_unseen = |error: crate::catalog::Error| self.unseen.push(error.to_string());
         let backups = catalog.map(|catalog| catalog.backups(Some(&project.name), Some(name)));
         let backups = backups.and_then(|found| found.map_err(&mut or_unseen).ok()).unwrap_or_default();
-        let newest = backups.iter().map(|(_, backup)| backup.time).max();
+        let newest = backups.iter().map(|(_, backup)| backup).max_by_key(|backup| backup.time);
+        let lacks = newest.filter(|newest| newest.is_incomplete()).map(|newest| self.lacks(project, name, newest));
+        let newest = newest.map(|newest| newest.time);
         let size = catalog.and_then(|catalog| catalog.sizes(name, Timestamp::MIN).ok()?.last().copied());
         let seen = catalog.and_then(|catalog| {
             catalog.repositories().ok()?.into_iter().find(|known| known.name == *name).and_then(|known| known.seen)
@@ -245,11 +247,24 @@ impl Look<'_> {
             exposure: facts::Exposure::Full,
             backups: backups.len() as u64,
             newest,
+            lacks,
             size_bytes: size.map(|size| size.bytes),
             checked: catalog.and_then(|catalog| checked(catalog, name)),
             is_unlisted: seen.is_none() && backups.is_empty() && unreachable.is_none() && has_backups(repository),
             unreachable,
         }
+    }
+
+    /// Why a backup is incomplete, if the job that made it is known.
+    fn lacks(&self, project: &Project, repository: &str, backup: &KnownBackup) -> String {
+        let task =
+            catalog::Task { kind: Some(JobKind::Backup), project: Some(&project.name), repository: Some(repository) };
+        let jobs = self.sources.catalog.and_then(|catalog| catalog.jobs(task, 20).ok()).unwrap_or_default();
+        let ids = [Some(backup.id), backup.original].map(|id| id.map(|id| id.to_string()));
+        let ends = jobs.into_iter().filter_map(|job| job.end);
+        let made = ends.into_iter().find(|end| end.point.is_some() && ids.contains(&end.point));
+        let error = made.and_then(|end| end.error);
+        error.map_or_else(|| "a dump of a database".to_owned(), |error| redact::text(&error))
     }
 
     /// Where a repository lies, and what is said where that cannot be found out because it is not there. A disk that is

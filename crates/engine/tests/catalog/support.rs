@@ -77,6 +77,7 @@ pub(crate) fn snapshot(secs: i64) -> Record {
         group: None,
         handle: Some(Handle::Zfs { dataset: "tank/shop".to_owned(), name: "x".to_owned(), guid: "1".to_owned() }),
         old_tree: None,
+        around: None,
     }
 }
 

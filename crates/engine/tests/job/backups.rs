@@ -141,7 +141,7 @@ fn what_a_killed_job_left_goes_with_the_next_one() {
         let request = Request { note: String::new(), expires: None, is_held: false, purpose: Purpose::Backup };
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let providers: [&dyn Provider; 1] = [&*provider];
-        manage::create_together(&lock, &providers, "shop", &request, now).unwrap().remove(0)
+        manage::create_together(&lock, &providers, "shop", &request, now, None).unwrap().remove(0)
     };
     site.back_up().unwrap();
     assert!(site.snapshots().iter().all(|record| record.id != left.id), "{}", site.told.all());

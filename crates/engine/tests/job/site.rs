@@ -142,6 +142,7 @@ impl Site {
             plans: vec!["nightly".to_owned()],
             hooks: Hooks::default(),
             snapshot: SnapshotOptions { expire: Duration::from_secs(3600), keep_base: true },
+            databases: std::collections::BTreeMap::new(),
         };
         site.config.projects.insert("shop".to_owned(), project);
         let plan = Plan {

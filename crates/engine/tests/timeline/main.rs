@@ -67,6 +67,7 @@ impl Site {
             group,
             handle: Some(Handle::Zfs { dataset: "tank".to_owned(), name: "x".to_owned(), guid: "1".to_owned() }),
             old_tree: None,
+            around: None,
         };
         self.state.save(&record).unwrap();
         record

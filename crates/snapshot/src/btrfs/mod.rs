@@ -92,6 +92,10 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
         .map_err(Error::io("open", path))
 }
 
+/// Nothing in a snapshot that is looked at is to be run with other rights, and reading it leaves no trace.
+const LOOKING: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOATIME);
+
 /// A snapshot that is mounted to be looked at.
 struct Looked {
     at: looking::Place,
@@ -168,6 +172,37 @@ impl Btrfs {
         ioctl::destroy_subvolume(&directory, TREE).map_err(Error::io("delete", self.top.named(&path)))
     }
 
+    /// Makes the tree of an id, of another one.
+    fn copy(&self, of: &OwnedFd, id: Id, is_read_only: bool) -> Result<Handle, Error> {
+        let place = self.top.make_place(id, &self.path)?;
+        let made = ioctl::create_snapshot(of.as_fd(), &place, TREE, is_read_only);
+        let failed = |error: std::io::Error| match error.raw_os_error() {
+            Some(libc::ETXTBSY) => Error::refused(format!("a swap file is in use in {}", self.directory.display()))
+                .or("move it to a subvolume of its own (swapoff, then swapon)"),
+            _ => Error::io("take a snapshot of", &self.directory)(error),
+        };
+        made.map_err(failed).inspect_err(|_| {
+            // The error of the snapshot is the one to tell.
+            let _ = self.top.remove_place(id);
+        })?;
+        let path = top::place(id).join(TREE);
+        let (_, found) = self
+            .top
+            .subvolume_at(&path)?
+            .ok_or_else(|| Error::refused(format!("the new snapshot {} is gone", self.top.named(&path).display())))?;
+        Ok(self.handle(&found))
+    }
+
+    /// Mounts a tree somewhere.
+    fn show(&self, handle: &Handle, attributes: MountAttrFlags, who: looking::For) -> Result<Box<dyn View>, Error> {
+        let (_, _, found) = self.found(handle)?;
+        let mount = self.top.mount(found.id, attributes)?;
+        looking::sweep()?;
+        let at = looking::Place::made(who)?;
+        attach::attach(&mount, CWD, at.path())?;
+        Ok(Box::new(Looked { at }))
+    }
+
     fn handle(&self, subvolume: &Subvolume) -> Handle {
         let (subvolume, uuid) = (subvolume.id, subvolume.uuid.clone());
         Handle::Btrfs { filesystem: self.top.filesystem.clone(), subvolume, uuid }
@@ -223,23 +258,7 @@ impl Provider for Btrfs {
 
     fn create(&self, id: Id) -> Result<Handle, Error> {
         let (live, _) = self.live()?;
-        let place = self.top.make_place(id, &self.path)?;
-        let made = ioctl::create_snapshot(live.as_fd(), &place, TREE, true);
-        let failed = |error: std::io::Error| match error.raw_os_error() {
-            Some(libc::ETXTBSY) => Error::refused(format!("a swap file is in use in {}", self.directory.display()))
-                .or("move it to a subvolume of its own (swapoff, then swapon)"),
-            _ => Error::io("take a snapshot of", &self.directory)(error),
-        };
-        made.map_err(failed).inspect_err(|_| {
-            // The error of the snapshot is the one to tell.
-            let _ = self.top.remove_place(id);
-        })?;
-        let path = top::place(id).join(TREE);
-        let (_, found) = self
-            .top
-            .subvolume_at(&path)?
-            .ok_or_else(|| Error::refused(format!("the new snapshot {} is gone", self.top.named(&path).display())))?;
-        Ok(self.handle(&found))
+        self.copy(&live, id, true)
     }
 
     fn delete(&self, handle: &Handle) -> Result<(), Error> {
@@ -257,16 +276,16 @@ impl Provider for Btrfs {
     }
 
     fn view(&self, handle: &Handle) -> Result<Box<dyn View>, Error> {
-        let (_, _, found) = self.found(handle)?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-            | MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOATIME;
-        let mount = self.top.mount(found.id, attributes)?;
-        looking::sweep()?;
-        let at = looking::Place::new()?;
-        attach::attach(&mount, CWD, at.path())?;
-        Ok(Box::new(Looked { at }))
+        self.show(handle, MountAttrFlags::MOUNT_ATTR_RDONLY | LOOKING, looking::For::Owner)
+    }
+
+    fn clone_of(&self, snapshot: &Handle, id: Id) -> Result<Option<Handle>, Error> {
+        let (_, tree, _) = self.found(snapshot)?;
+        self.copy(&tree, id, false).map(Some)
+    }
+
+    fn view_clone(&self, clone: &Handle) -> Result<Box<dyn View>, Error> {
+        self.show(clone, LOOKING, looking::For::Servers)
     }
 
     fn space(&self, handle: &Handle) -> Result<Space, Error> {

@@ -256,6 +256,7 @@ mod tests {
             project: None,
             group: None,
             old_tree: None,
+            around: None,
         };
         let abilities = Abilities {
             is_atomic: true,

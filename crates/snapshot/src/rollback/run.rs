@@ -62,6 +62,7 @@ pub fn run<'a>(
             project,
             group,
             old_tree: None,
+            around: None,
         });
     }
     let mut journal = Journal { phase: Phase::Switching(0), plan, safeties };

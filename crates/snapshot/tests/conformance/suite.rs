@@ -38,6 +38,7 @@ pub(crate) fn conformance(fixture: &dyn Fixture) {
     let id = Id::random();
     let handle = provider.create(id).unwrap();
     snapshots_are_listed_and_kept_as_they_were(fixture, &*provider, id, &handle);
+    a_clone_is_written_to_and_nobody_sees_it(fixture, &*provider, &before, (id, &handle));
     what_changed_is_told(fixture, &*provider, &before, (id, &handle));
     what_is_not_ours_is_not_deleted(fixture, &*provider, &handle);
     a_switch_brings_everything_back(fixture, &*provider, &before, (id, &handle));
@@ -62,6 +63,30 @@ fn snapshots_are_listed_and_kept_as_they_were(fixture: &dyn Fixture, provider: &
     std::fs::write(view.path().join("web/page-1.html"), "x").expect_err("a view is read-only");
     drop(view);
     assert_same(&describe(live, &apart), &changed, "the live tree, after it was viewed");
+}
+
+fn a_clone_is_written_to_and_nobody_sees_it(
+    fixture: &dyn Fixture,
+    provider: &dyn Provider,
+    before: &Tree,
+    (id, handle): (Id, &Handle),
+) {
+    let (live, apart) = (fixture.directory(), fixture.apart());
+    let now = describe(live, &apart);
+    let Some(clone) = provider.clone_of(handle, Id::random()).unwrap() else { return };
+    let view = provider.view_clone(&clone).unwrap();
+    assert_same(&describe(view.path(), &apart), before, "the clone");
+    std::fs::write(view.path().join("web/page-1.html"), "a server wrote here").unwrap();
+    for above in view.path().ancestors().skip(1) {
+        let mode = std::os::unix::fs::MetadataExt::mode(&above.metadata().unwrap());
+        assert_eq!(mode & 0o001, 0o001, "every user may enter {}", above.display());
+    }
+    provider.delete(&clone).expect_err("it is mounted");
+    drop(view);
+    assert_same(&describe(provider.view(handle).unwrap().path(), &apart), before, "the snapshot, beside its clone");
+    assert_same(&describe(live, &apart), &now, "the live tree, beside a clone");
+    provider.delete(&clone).unwrap();
+    assert_eq!(provider.list().unwrap(), [(id, handle.clone())], "nothing is left of the clone");
 }
 
 fn what_changed_is_told(fixture: &dyn Fixture, provider: &dyn Provider, before: &Tree, (id, handle): (Id, &Handle)) {

@@ -80,7 +80,7 @@ impl Pair {
     fn snapshots(&self) -> Vec<Record> {
         let providers = self.providers(None);
         let providers = [&*providers[0], &*providers[1]];
-        manage::create_together(&self.lock(), &providers, "shop", &asked(), NOW).unwrap()
+        manage::create_together(&self.lock(), &providers, "shop", &asked(), NOW, None).unwrap()
     }
 
     fn lock(&self) -> Lock {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
-use backup::archive::{self, archive};
+use backup::archive::{self, Stream, archive_with};
 use backup::attributes::Zone;
 use backup::progress::Progress;
 use backup::restore::{self, Overwrite, restore};
@@ -208,6 +208,18 @@ pub(crate) fn back_up_with(
     watch: &Watch,
     change: impl FnOnce(&mut archive::Options<'_>),
 ) -> Result<Made, Error> {
+    back_up_streams(repository, paths, parent, watch, change, Vec::new())
+}
+
+/// The same, with files that come from streams.
+pub(crate) fn back_up_streams(
+    repository: &Arc<Repository>,
+    paths: &[&Path],
+    parent: Option<Id>,
+    watch: &Watch,
+    change: impl FnOnce(&mut archive::Options<'_>),
+    streams: Vec<Stream<'_>>,
+) -> Result<Made, Error> {
     let times = LockTimes { settle: Duration::from_millis(1), ..LockTimes::default() };
     let lock = Arc::new(Lock::acquire_with(repository, false, &holder(), times)?);
     let index = Arc::new(repository.load_index()?);
@@ -224,7 +236,7 @@ pub(crate) fn back_up_with(
         progress: watch,
     };
     change(&mut options);
-    let outcome = archive(repository, &index, Destination::Repository(Arc::clone(&lock)), &options)?;
+    let outcome = archive_with(repository, &index, Destination::Repository(Arc::clone(&lock)), &options, streams)?;
     lock.confirm()?;
     let tree = outcome.tree.unwrap();
     let mut record = BackupRecord {

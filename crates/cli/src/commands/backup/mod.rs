@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use backup::archive::{self, Outcome, StreamError, StreamOptions};
+use backup::archive::{self, Outcome, StreamError, StreamFile};
 use backup::attributes::{Names, Zone};
 use backup::patterns::Patterns;
 use clap::Args;
@@ -249,17 +249,17 @@ fn archive_stdin(
 ) -> Result<Outcome> {
     let meter = Meter::start(session.output, "backing up");
     let known = Names::new();
-    let options = StreamOptions {
-        path,
+    let file = StreamFile {
+        path: path.to_owned(),
+        permissions: 0o644,
         time,
         uid: session.holder.uid,
         gid: session.holder.gid,
         user: known.user(session.holder.uid),
         group: known.group(session.holder.gid),
-        progress: &meter,
     };
     let mut stdin = std::io::stdin().lock();
-    let archived = archive::archive_stream(&session.repository, index, destination, &mut stdin, &options);
+    let archived = archive::archive_stream(&session.repository, index, destination, &mut stdin, file, &meter);
     archived.map_err(|error| match error {
         StreamError::Repository(error) => error.into(),
         StreamError::Path(_) => {

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use engine::catalog::Outcome;
 use engine::config::{self, Config, Project};
-use engine::job::{self, BackupRequest, Backups, Into, Made, Pruned, Retained, Walk};
+use engine::job::{self, BackupRequest, Backups, Into, Made, MissingDump, Pruned, Retained, Walk};
 
 use crate::error::{Code, CommandError};
 use crate::global::Global;
@@ -120,6 +121,9 @@ fn show_one(project: &Project, into: &Into, made: &Made, output: &Output) -> Res
         let count = human::counted(made.errors, "file");
         output.warning(format_args!("{count} could not be read and are not in the backup as they should be"));
     }
+    for missing in &made.missing {
+        output.warning(format_args!("the backup is incomplete: {missing}"));
+    }
     Ok(())
 }
 
@@ -140,7 +144,8 @@ fn document(project: &Project, into: &Into, is_live: bool) -> serde_json::Value 
             let more = serde_json::json!({
                 "id": made.id,
                 "parent": made.parent,
-                "errors": made.errors,
+                "errors": made.errors + made.missing.len() as u64,
+                "missing_dumps": made.missing.iter().map(missing).collect::<Vec<_>>(),
                 "full_walk": why,
                 "seconds": made.time.as_secs_f64(),
             });
@@ -162,12 +167,16 @@ fn document(project: &Project, into: &Into, is_live: bool) -> serde_json::Value 
     document
 }
 
+fn missing(missing: &MissingDump) -> serde_json::Value {
+    serde_json::json!({ "database": missing.database, "file": missing.file, "error": missing.reason })
+}
+
 /// Tells what failed, and gives the worst exit code of all.
 fn code(backups: Backups, output: &Output) -> u8 {
     let mut worst = 0;
     for into in backups.into {
         let code = match into.backup {
-            Ok(made) if made.errors == 0 => 0,
+            Ok(made) if made.outcome() == Outcome::Succeeded => 0,
             Ok(_) => Code::Incomplete as u8,
             Err(error) => crate::error::tell(&error.into(), output),
         };

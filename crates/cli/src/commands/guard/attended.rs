@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use engine::config::Project;
+use engine::database::held;
 use engine::guard::command::{Signals, exit_code};
 use engine::guard::document::{Guard, Outcome, Phase};
 use engine::guard::{Asked, Guards, Times};
@@ -16,10 +18,12 @@ use engine::rollback::Services;
 use jiff::Timestamp;
 use snapshot::id::Id;
 use snapshot::provider::{Kind, Provider};
+use snapshot::record::Record;
 
 use super::{Command, GUARD_VARIABLE, start_watchdog};
 use crate::ask::{self, Answer};
 use crate::configuration::Target;
+use crate::databases;
 use crate::error::Code;
 use crate::human;
 use crate::output::{Output, printable};
@@ -41,7 +45,13 @@ struct Attended<'a> {
     created: Timestamp,
 }
 
-pub(crate) fn run(command: &Command, target: &Target, session: &Session<'_>, guards: &Guards<'_>) -> Result<ExitCode> {
+pub(crate) fn run(
+    command: &Command,
+    target: &Target,
+    project: Option<&Project>,
+    session: &Session<'_>,
+    guards: &Guards<'_>,
+) -> Result<ExitCode> {
     let output = session.output;
     let signals = Signals::survive()?;
     let nets = Nets { is_cancelled: Arc::new(signals.watch()), ..session.nets.clone() };
@@ -53,9 +63,10 @@ pub(crate) fn run(command: &Command, target: &Target, session: &Session<'_>, gua
     let begun = Instant::now();
     let times = command.confirm.map(|confirm| Times { confirm, command: command.limit });
     let services = Services { stop: command.stop.clone(), restart: command.restart.clone() };
-    let project = target.project().map(|project| project.name.clone());
-    let asked = Asked { command: shown(&command.command), grace: command.grace, confirm: times, services, project };
-    let (guard, records) = guards.begin(&providers, asked, &mut || session.tell_waiting())?;
+    let named = target.project().map(|project| project.name.clone());
+    let asked =
+        Asked { command: shown(&command.command), grace: command.grace, confirm: times, services, project: named };
+    let (guard, records) = begin(&providers, asked, session, guards, project)?;
     let id = guard.id;
     let millis = begun.elapsed().as_secs_f64() * 1000.0;
     for (provider, record) in providers.iter().zip(&records) {
@@ -63,10 +74,12 @@ pub(crate) fn run(command: &Command, target: &Target, session: &Session<'_>, gua
             1 => String::new(),
             _ => format!(" of {}", printable(&record.directory)),
         };
+        let (id, stood_still) = (record.id, databases::stood_still(record));
         match provider.kind() {
-            Kind::Backup => output.message(format_args!("backup {}{of} taken as net in {millis:.0} ms", record.id)),
-            _ => output.message(format_args!("snapshot {}{of} taken in {millis:.0} ms", record.id)),
+            Kind::Backup => output.message(format_args!("backup {id}{of} taken as net in {millis:.0} ms")),
+            _ => output.message(format_args!("snapshot {id}{of} taken in {millis:.0} ms{stood_still}")),
         }
+        databases::tell(record, output);
         session.warn_after(*provider);
     }
     let attended = Attended { command, guards, output, signals, id, created: records[0].created };
@@ -90,6 +103,17 @@ pub(crate) fn run(command: &Command, target: &Target, session: &Session<'_>, gua
             Ok(ExitCode::from(code))
         }
     }
+}
+
+/// Takes the snapshots, with the project's databases held for their moment.
+fn begin(
+    providers: &[&dyn Provider],
+    asked: Asked,
+    session: &Session<'_>,
+    guards: &Guards<'_>,
+    project: Option<&Project>,
+) -> Result<(Guard, Vec<Record>), snapshot::error::Error> {
+    held::around(project, providers, |around| guards.begin(providers, asked, around, &mut || session.tell_waiting()))
 }
 
 impl Attended<'_> {

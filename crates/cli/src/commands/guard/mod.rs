@@ -15,7 +15,7 @@ use engine::guard::{Guards, watchdog};
 use snapshot::id::Id;
 
 use crate::clock::SystemClock;
-use crate::configuration::Target;
+use crate::configuration::{self, Target};
 use crate::error::CommandError;
 use crate::global::Global;
 use crate::human::parse_duration;
@@ -106,7 +106,13 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     match &command.directory {
         Some(named) => {
             let target = Target::find(named, global)?;
-            attended::run(&command.of(target.project()), &target, &session, &guards)
+            let [first, ..] = target.directories() else {
+                return Err(CommandError::usage("the project has no directory").into());
+            };
+            let whole = first.canonicalize();
+            let of = || configuration::project_of(whole.as_deref().unwrap_or(first), global, output);
+            let project = target.project().cloned().or_else(of);
+            attended::run(&command.of(target.project()), &target, project.as_ref(), &session, &guards)
         }
         None if command.status => status::show(&guards, &session),
         None => Err(CommandError::usage("no directory is named").into()),

@@ -99,7 +99,7 @@ impl ByJobs {
     fn backed_up(&self, project: &str, backups: Backups) -> Result<Outcome> {
         let mut amiss: Vec<String> = backups.hook_failed.iter().map(ToString::to_string).collect();
         for into in backups.into {
-            let Made { summary, errors, .. } = into.backup?;
+            let Made { summary, errors, missing, .. } = into.backup?;
             self.output.message(format_args!(
                 "{project} to {}: {} looked at, {} new, {} stored",
                 into.repository,
@@ -110,6 +110,7 @@ impl ByJobs {
             if errors > 0 {
                 amiss.push(format!("{} could not be read", human::counted(errors, "file")));
             }
+            amiss.extend(missing.iter().map(ToString::to_string));
             if let Some(Err(error)) = into.retained {
                 amiss.push(format!("old backups could not be removed: {error}"));
             }

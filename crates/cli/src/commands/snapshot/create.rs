@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use engine::config::Project;
+use engine::database::held;
 use engine::job::snapshots;
 use jiff::Timestamp;
 use snapshot::manage::{self, Request};
@@ -14,7 +15,8 @@ use snapshot::provider::Handle;
 use snapshot::record::{Purpose, Record};
 
 use super::document::Document;
-use crate::configuration::Target;
+use crate::configuration::{self, Target};
+use crate::databases;
 use crate::global::Global;
 use crate::human;
 use crate::jobs;
@@ -79,10 +81,14 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let session = Session::open(global, output)?;
     let begun = Instant::now();
     let provider = session.nets.provider(&command.directory)?;
-    let lock = session.lock()?;
-    session.warn_before(&*provider);
-    let request = command.request(LIFE, session.now);
-    let record = manage::create(&lock, &*provider, request, session.now)?;
+    let project = configuration::project_of(provider.directory(), global, output);
+    let record = held::around(project.as_ref(), &[&*provider], |around| {
+        let lock = session.lock()?;
+        session.warn_before(&*provider);
+        let request = command.request(LIFE, session.now);
+        Ok::<_, anyhow::Error>(manage::create_around(&lock, &*provider, request, session.now, around)?)
+    })?;
+    databases::tell(&record, output);
     session.warn_after(&*provider);
     if output.json {
         output.json(&Document::new(&record, None))?;
@@ -115,6 +121,9 @@ fn of_project(command: &Command, project: &Project, global: &Global, output: &Ou
         if !made.is_atomic {
             output.warning("files of some directories were cloned one after the other, not at one moment");
         }
+        if let Some(first) = made.records.first() {
+            databases::tell(first, output);
+        }
         for record in &made.records {
             if output.json {
                 output.json(&Document::new(record, None))?;
@@ -138,6 +147,9 @@ pub(crate) fn told(record: &Record, took: Duration, now: Timestamp) -> String {
     let directory = printable(&record.directory);
     match record.handle {
         Some(Handle::Backup { .. }) => format!("backup of {directory} taken as net in {millis:.0} ms; {end}"),
-        _ => format!("snapshot of {directory} taken in {millis:.0} ms; {end}"),
+        _ => {
+            let still = databases::stood_still(record);
+            format!("snapshot of {directory} taken in {millis:.0} ms{still}; {end}")
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A snapshot as `--json` shows it.
 
+use engine::database::held::Around;
 use jiff::Timestamp;
 use serde::Serialize;
 use snapshot::id::Id;
@@ -22,6 +23,8 @@ pub(crate) struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<Id>,
     kind: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    databases: Option<Around>,
     #[serde(flatten)]
     space: Option<Space>,
 }
@@ -39,6 +42,7 @@ impl<'a> Document<'a> {
             project: record.project.as_deref(),
             group: record.group,
             kind: record.handle.as_ref().map(kind),
+            databases: record.around.is_some().then(|| Around::of(record)),
             space,
         }
     }

@@ -13,6 +13,7 @@ use snapshot::record::{Purpose, Record};
 
 use super::document::Document;
 use crate::configuration::Target;
+use crate::databases;
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, numbers, printable, words};
@@ -22,6 +23,9 @@ use crate::snapshots::Session;
 const LIMITS: Limits = Limits { age: SignedDuration::from_hours(24), grown: 20_000_000_000, free: 10_000_000_000 };
 /// On a small file system this part of it is room enough.
 const FREE_PART: u64 = 10;
+
+/// Where the column of the databases is, if any snapshot has one.
+const DATABASES: usize = 6;
 
 /// List the snapshots, oldest first.
 #[derive(Args, Debug)]
@@ -60,7 +64,8 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
 }
 
 fn table(listed: &[Listed], spaces: &[Option<Space>], now: Timestamp, output: &Output) -> Result<()> {
-    let columns = [
+    let any = listed.iter().any(|listed| listed.record.around.is_some());
+    let mut columns = vec![
         words("ID"),
         words("Directory"),
         words("Age"),
@@ -69,13 +74,16 @@ fn table(listed: &[Listed], spaces: &[Option<Space>], now: Timestamp, output: &O
         words("Expires"),
         words("Note"),
     ];
+    if any {
+        columns.insert(DATABASES, words("Databases").less_important());
+    }
     let rows = listed.iter().zip(spaces).map(|(Listed { record, .. }, space)| {
         let figure = |figure: fn(&Space) -> Option<u64>| space.as_ref().and_then(figure).map(human::size);
         let age = match output.verbose {
             true => human::clock_time(record.created, true),
             false => human::age(now.as_second(), record.created.as_second()),
         };
-        vec![
+        let mut row = vec![
             record.id.to_string(),
             printable(&record.directory),
             age,
@@ -83,7 +91,11 @@ fn table(listed: &[Listed], spaces: &[Option<Space>], now: Timestamp, output: &O
             figure(|space| space.reclaimable).unwrap_or_default(),
             expiry(record, now),
             note(record, output.verbose),
-        ]
+        ];
+        if any {
+            row.insert(DATABASES, databases::brief(record));
+        }
+        row
     });
     output.table(&columns, rows.collect())?;
     Ok(())

@@ -134,7 +134,7 @@ fn keep_present(
         ([], _) => Ok(Vec::new()),
         ([(record, _), ..], Some(project)) => {
             let providers: Vec<&dyn Provider> = atomic.iter().map(|(_, provider)| *provider).collect();
-            Ok(manage::create_together(lock, &providers, project, &request(record), now)?)
+            Ok(manage::create_together(lock, &providers, project, &request(record), now, None)?)
         }
         (atomic, None) => {
             atomic.iter().map(|(record, provider)| Ok(manage::create(lock, *provider, request(record), now)?)).collect()

@@ -26,6 +26,7 @@ fn minutes(minutes: i64) -> Timestamp {
 
 fn repository(name: &str, nearness: Nearness, doubt: Option<&str>) -> Repository {
     Repository {
+        lacks: None,
         name: name.to_owned(),
         url: format!("/mnt/{name}/repository"),
         arguments: format!("-r /mnt/{name}/repository"),

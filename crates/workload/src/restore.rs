@@ -1,0 +1,45 @@
+//! A dump brought back: into a new database beside the old one, which takes the old one's name only when it is complete.
+//!
+//! The invariant: whatever fails, whoever uses the database goes on with the old one, and nothing half restored stays.
+
+use std::io::Read;
+
+use crate::address::{Address, Login};
+use crate::dump::Part;
+use crate::error::Error;
+use crate::postgres;
+
+/// How to restore.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Restore under this name, and leave the database of the old name as it is. A name that is taken is refused.
+    pub name: Option<String>,
+    /// Only these tables, `table` or `schema.table`; empty for all. They come into a database of their own, so `name` is
+    /// needed with them.
+    pub tables: Vec<String>,
+    /// Tells the databases of this restore from those of another, and is a part of their names: a point in time such as
+    /// `20261123T130000`.
+    pub mark: String,
+}
+
+/// What was restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The database in which the content is now; `None` of a part that belongs to the server.
+    pub database: Option<String>,
+    /// The name under which what was there before is kept.
+    pub kept: Option<String>,
+    /// What is not as it was, and harmless: an owner who is missing.
+    pub warnings: Vec<String>,
+}
+
+/// Restores a part, to its own database or that of the target's address if it names one.
+///
+/// # Errors
+/// [`Error::Failed`] if the dump breaks, the client fails or the disk is full: then all is as it was before.
+pub fn restore(target: &Login, part: &Part, dump: &mut dyn Read, options: &Options) -> Result<Restored, Error> {
+    match &target.address {
+        Address::Postgres(server) => postgres::restore::restore(target, server, part, dump, options),
+        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+    }
+}

@@ -1,0 +1,104 @@
+//! The proof that a copy of a database is good: a throw-away server is started on it, or loaded with it, and asked.
+//!
+//! The invariant: production is not touched. The server has a socket in its own directory and no network, and opens no
+//! file outside of what it was given: a link in the copy that leads elsewhere is turned to its own copy, or refused.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::dump::{Dump, Format, Part};
+use crate::error::Error;
+use crate::postgres;
+use crate::quiesce::Beside;
+use crate::tool::Tools;
+
+/// The servers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// PostgreSQL.
+    Postgres,
+    /// MariaDB or MySQL.
+    Mysql,
+    /// SQLite.
+    Sqlite,
+}
+
+/// Files of a database that may be written: a clone of a snapshot, a restored backup.
+#[derive(Clone, Debug)]
+pub struct Copy<'a> {
+    /// Whose.
+    pub kind: Kind,
+    /// The data directory, or of SQLite the file. It belongs to whom the server's files belong to.
+    pub directory: &'a Path,
+    /// Where what lies outside of the directory (write-ahead log, tablespaces) was copied to: the live path, the copy's.
+    pub moved: &'a [(PathBuf, PathBuf)],
+    /// What [`Held::release`](crate::quiesce::Held::release) gave to be put beside.
+    pub beside: &'a [Beside],
+}
+
+/// What to ask, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Questions {
+    /// The database for the query, if not each.
+    pub database: Option<String>,
+    /// A query of the project's own. It must succeed; if it gives rows, the first value of the first must be neither empty,
+    /// `0`, `f` nor `false`.
+    pub query: Option<String>,
+    /// An empty directory in which a throw-away server may keep socket, log and data. With room for the data where a dump
+    /// is loaded.
+    pub work: PathBuf,
+    /// How long the server may take to start, recovery included. Zero for ten minutes.
+    pub patience: Duration,
+    /// Where the programs are.
+    pub tools: Tools,
+}
+
+/// What was proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Name and version of the server that was started.
+    pub server: String,
+    /// Databases that were looked at.
+    pub databases: Vec<String>,
+    /// What was run: `amcheck of 214 indexes`.
+    pub checks: Vec<String>,
+    /// What the query gave: the first row.
+    pub answer: Option<String>,
+    /// From the start until the server took queries.
+    pub started_in: Duration,
+    /// All of it.
+    pub took: Duration,
+    /// What could not be looked at, such as a check that is not installed.
+    pub warnings: Vec<String>,
+}
+
+/// Starts a server on a copy of its files, and asks it.
+///
+/// # Errors
+/// [`Error::Failed`] if it does not start, or a check or the query fails; [`Error::Refused`] if it could touch production.
+pub fn data_directory(copy: &Copy<'_>, questions: &Questions) -> Result<Verified, Error> {
+    match copy.kind {
+        Kind::Postgres => postgres::verify::data_directory(copy, questions),
+        Kind::Mysql | Kind::Sqlite => Err(Error::Refused("not yet".to_owned())),
+    }
+}
+
+/// Opens the stream of a part.
+pub type Open<'a> = dyn FnMut(&Part) -> Result<Box<dyn Dump + 'a>, Error> + 'a;
+
+/// Loads a dump into an empty server, and asks it. The parts are all of one database server, its own part first.
+///
+/// # Errors
+/// As [`data_directory`]; also if a part's stream breaks.
+pub fn dump(parts: &[Part], open: &mut Open<'_>, questions: &Questions) -> Result<Verified, Error> {
+    match parts.first().map(|part| part.format) {
+        Some(Format::PgCustom | Format::PgSql) => postgres::verify::dump(parts, open, questions),
+        Some(Format::MysqlSql | Format::SqliteFile) => Err(Error::Refused("not yet".to_owned())),
+        None => Err(Error::Refused("there is no dump".to_owned())),
+    }
+}
+
+/// Whether what a query gave says yes.
+pub fn agrees(value: &str) -> bool {
+    !matches!(value.trim(), "" | "0" | "f" | "false")
+}

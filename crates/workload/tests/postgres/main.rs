@@ -1,0 +1,14 @@
+//! PostgreSQL, real, under load.
+
+mod dumping;
+mod quiescing;
+#[path = "../servers/postgres.rs"]
+mod server;
+
+use server::Postgres;
+use workload::address::{Address, Login};
+
+/// How to log in to a database of a test's server.
+fn login(server: &Postgres, database: &str) -> Login {
+    Login::new(Address::parse(&server.url(database)).unwrap())
+}
