@@ -15,6 +15,7 @@ use engine::process::Process;
 
 use crate::clock::SystemClock;
 use crate::commands::guard::GUARD_VARIABLE;
+use crate::configuration::Target;
 use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human::{self, parse_duration};
@@ -53,8 +54,8 @@ pub(crate) struct Install {
     #[arg(value_name = "MANAGER")]
     manager: Which,
 
-    /// Of what (may be repeated)
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    /// Of what: a directory, or a project, of its directories as they are now (may be repeated)
+    #[arg(long, value_name = "PROJECT|DIR", default_value = "/")]
     directory: Vec<PathBuf>,
 
     /// How long the snapshots live
@@ -128,10 +129,16 @@ type Write = fn(&Installation<'_>) -> Result<String, snapshot::error::Error>;
 
 fn install(command: &Install, global: &Global, output: &Output) -> Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let directories = command.directory.iter().map(|directory| {
-        directory.canonicalize().with_context(|| format!("cannot take snapshots of {}", directory.display()))
-    });
-    let directories = directories.collect::<Result<Vec<_>>>()?;
+    let mut directories = Vec::new();
+    for named in &command.directory {
+        for directory in Target::find(named, global)?.directories() {
+            let found = directory.canonicalize();
+            let found = found.with_context(|| format!("cannot take snapshots of {}", directory.display()))?;
+            if !directories.contains(&found) {
+                directories.push(found);
+            }
+        }
+    }
     for directory in &directories {
         // Better told now than in the midst of an upgrade.
         provider_of(directory)?;
