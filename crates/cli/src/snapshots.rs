@@ -43,7 +43,7 @@ impl<'a> Session<'a> {
     pub(crate) fn open(global: &Global, output: &'a Output) -> Result<Self> {
         let state = State::open(directory(global)?)?;
         let nets = Nets {
-            place: Place::in_state(state.root()),
+            place: place(&state, global),
             state: state.root().to_owned(),
             holder: holder(),
             time_zone: jiff::tz::TimeZone::system(),
@@ -302,6 +302,16 @@ pub(crate) fn listed(directories: &[PathBuf]) -> String {
 pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>, Error> {
     let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
     detect::provider(&directory, &mounts::mounts()?, Arc::new(System))
+}
+
+/// Where nets are kept. With a configuration that cannot be read, where they are by default: a mistake in it must not
+/// stop a rollback.
+fn place(state: &State, global: &Global) -> Place {
+    let config = configuration::load_if_any(global).ok().flatten();
+    match config.and_then(|config| config.net_directory) {
+        Some(directory) => Place::in_directory(&directory, state.root()),
+        None => Place::in_state(state.root()),
+    }
 }
 
 /// `--state-dir`; else where the system keeps such things, for all or for the user.

@@ -244,7 +244,11 @@ impl Look<'_> {
             arguments: arguments(repository),
             relation,
             is_in_memory: place.is_in_memory,
-            exposure: facts::Exposure::Full,
+            exposure: match (repository.offline, repository.append_only) {
+                (true, _) => facts::Exposure::Offline,
+                (false, true) => facts::Exposure::AppendOnly,
+                (false, false) => facts::Exposure::Full,
+            },
             backups: backups.len() as u64,
             newest,
             lacks,
