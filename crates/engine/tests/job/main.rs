@@ -2,5 +2,6 @@
 #![allow(missing_docs)]
 
 mod backups;
+mod hindered;
 mod site;
 mod upkeep;
