@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Mount(commands::mount::Command),
     /// Change the tags of backups
     Tag(commands::tag::Command),
+    /// Databases in snapshots and backups: list, dump, restore, verify
+    #[command(subcommand, arg_required_else_help = true)]
+    Database(commands::database::Command),
     /// Remove backups, by name or by rules
     Forget(commands::forget::Command),
     /// Create and maintain the repository

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use engine::config::ConfigError;
+use engine::database;
 use engine::job;
 use engine::protect::ProtectError;
 use engine::repositories::AccessError;
@@ -116,6 +117,14 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
         }
         if let Some(cause) = cause.downcast_ref::<engine::catalog::Error>() {
             hint = cause.hint();
+            break;
+        }
+        if let Some(cause) = cause.downcast_ref::<database::Error>() {
+            match cause {
+                database::Error::Repository(cause) => (code, hint) = judge(cause),
+                database::Error::Snapshot(cause) => hint = way_out(cause),
+                cause => hint = cause.hint(),
+            }
             break;
         }
         if let Some(cause) = cause.downcast_ref::<ConfigError>() {

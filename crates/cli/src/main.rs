@@ -3,6 +3,7 @@
 
 mod args;
 mod ask;
+mod chosen;
 mod clock;
 mod commands;
 mod configuration;
@@ -72,6 +73,7 @@ fn dispatch(command: &Command, global: &Global, output: &Output) -> Result<ExitC
         Command::Completions(command) => commands::completions::run(command, Arguments::command()),
         Command::Config(command) => commands::config::run(command, global, output),
         Command::Confirm(command) => commands::confirm::run(command, global, output),
+        Command::Database(command) => commands::database::run(command, global, output),
         Command::Diff(command) => commands::diff::run(command, global, output),
         Command::Find(command) => commands::find::run(command, global, output),
         Command::Forget(command) => commands::forget::run(command, global, output),

@@ -58,18 +58,7 @@ impl<'a> Session<'a> {
 
     /// A shared lock for reading. A repository that cannot be written to is read without.
     pub(crate) fn lock_for_reading(&self) -> Result<Option<Arc<Lock>>> {
-        if self.global.no_lock {
-            signals::watch();
-            return Ok(None);
-        }
-        match self.lock_shared() {
-            Ok(lock) => Ok(Some(lock)),
-            Err(error) if error.downcast_ref::<Error>().is_some_and(is_read_only) => {
-                self.output.message("the repository cannot be written to: read without a lock");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        lock_for_reading(&self.repository, self.global, self.output)
     }
 }
 
@@ -94,6 +83,26 @@ impl ToRemove {
 fn is_read_only(error: &Error) -> bool {
     let Error::Storage(StorageError::Io { source, .. }) = error else { return false };
     matches!(Errno::from_io_error(source), Some(Errno::ROFS | Errno::ACCESS | Errno::PERM))
+}
+
+/// A shared lock for reading. A repository that cannot be written to is read without.
+pub(crate) fn lock_for_reading(
+    repository: &Arc<Repository>,
+    global: &Global,
+    output: &Output,
+) -> Result<Option<Arc<Lock>>> {
+    if global.no_lock {
+        signals::watch();
+        return Ok(None);
+    }
+    match lock(repository, false, global.wait_lock, &holder(), output) {
+        Ok(lock) => Ok(Some(Arc::new(lock))),
+        Err(error) if error.downcast_ref::<Error>().is_some_and(is_read_only) => {
+            output.message("the repository cannot be written to: read without a lock");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes a lock, waiting for others up to `wait`.

@@ -223,6 +223,12 @@ impl Session<'_> {
         Ok(Point { records: self.newest_of(project)?, project: Some(text.to_owned()) })
     }
 
+    /// As [`Session::find_point`], for what is about one snapshot: the one that was named, or the project's first.
+    pub(crate) fn find_or_newest(&self, text: &str, global: &Global) -> Result<(Record, Handle)> {
+        let record = self.find_point(text, global)?.records.swap_remove(0);
+        self.find(&record.id.to_string())
+    }
+
     /// A snapshot, and those that were taken together with it.
     pub(crate) fn together(&self, record: Record) -> Result<Vec<Record>> {
         let mut all = vec![record];

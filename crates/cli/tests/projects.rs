@@ -85,6 +85,29 @@ fn a_project_is_backed_up_by_its_name_and_the_second_time_only_what_changed_is_l
 }
 
 #[test]
+fn a_backup_without_a_dump_is_incomplete_everywhere_and_its_dumps_do_not_go_into_the_root() {
+    let site = Site::new();
+    let nowhere = site.path("nowhere");
+    site.configure(&format!("[project.shop.database.orders]\nurl = \"postgres:///orders?host={nowhere}\""));
+    let run = site.run(["backup", "shop"]).fails(3, ["the backup is incomplete: no dump of orders: "]);
+    assert!(run.stdout.contains("shop → offsite: backup "), "{run:?}");
+    let listed = site.run(["list", "shop"]).succeeds();
+    assert!(listed.stdout.contains("incomplete"), "{listed:?}");
+    let status = site.run(["status", "shop"]);
+    assert!(status.stdout.contains("the newest backup in offsite is incomplete: no dump of orders"), "{status:?}");
+    let json = site.run(["backup", "shop", "--json"]);
+    let last = json.stdout.lines().last().unwrap_or_default();
+    assert!(last.contains(r#""missing_dumps":[{"database":"orders""#), "{json:?}");
+    // Three files: two of the project, and the manifest.
+    let count = |to: &str| {
+        let run = site.shop.run(["restore", "latest", "--to", to, "--dry-run", "--json"]).succeeds();
+        let summary = run.json().as_array().unwrap().last().unwrap().clone();
+        summary["files_restored"].as_u64().unwrap() + summary["files_unchanged"].as_u64().unwrap()
+    };
+    assert_eq!((count("/"), count("/."), count(&site.path("elsewhere"))), (2, 2, 3));
+}
+
+#[test]
 fn what_is_wrong_is_told_before_anything_is_begun() {
     let site = Site::new();
     site.run(["backup", "shpo"]).fails(2, ["there is no project \"shpo\"", "shop"]);

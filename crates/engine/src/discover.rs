@@ -4,11 +4,16 @@
 //! Only looks, below a root directory that is given, and asks no service. What is found is a suggestion: somebody reads
 //! the file before anything is done with it.
 
+mod databases;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use snapshot::mounts;
+use workload::address::Address;
+
+pub use databases::{FoundServer, SqliteFiles, servers, sqlite_files};
 
 use crate::protect::{NewRepository, free, last_name, quoted};
 
@@ -19,6 +24,8 @@ pub struct Found {
     pub filesystems: Vec<Filesystem>,
     /// Directories worth protecting, each once.
     pub directories: Vec<Directory>,
+    /// Servers of databases.
+    pub servers: Vec<FoundServer>,
 }
 
 /// A file system of a disk.
@@ -39,6 +46,8 @@ pub struct Directory {
     pub what: What,
     /// The unit of systemd that uses it, if it is known.
     pub unit: Option<String>,
+    /// Files of SQLite in it.
+    pub sqlite: SqliteFiles,
 }
 
 /// What a directory seems to be.
@@ -91,7 +100,7 @@ pub fn look(root: &Path) -> Found {
             let what = if is_compose { What::Compose } else { What::Site };
             // Below /opt lie programs, which are installed again.
             if is_compose || above != "opt" {
-                found.directories.push(Directory { path: shown(root, &path), what, unit: None });
+                found.directories.push(Directory::new(root, &path, what));
             }
         }
     }
@@ -99,16 +108,28 @@ pub fn look(root: &Path) -> Found {
         if !is_empty(&root.join(path)) {
             let is_there = |unit: &&&str| UNITS.into_iter().any(|directory| root.join(directory).join(unit).exists());
             let unit = units.iter().find(is_there).map(|unit| (*unit).to_owned());
-            found.directories.push(Directory { path: Path::new("/").join(path), what: What::Database(name), unit });
+            // Its own files are the server's to know.
+            let (path, sqlite) = (Path::new("/").join(path), SqliteFiles::default());
+            found.directories.push(Directory { path, what: What::Database(name), unit, sqlite });
         }
     }
     for (path, name) in VOLUMES {
         if !directories(&root.join(path)).is_empty() {
-            let what = What::Volumes(name);
-            found.directories.push(Directory { path: Path::new("/").join(path), what, unit: None });
+            found.directories.push(Directory::new(root, &root.join(path), What::Volumes(name)));
         }
     }
+    found.servers = servers(root);
     found
+}
+
+impl Directory {
+    fn new(root: &Path, path: &Path, what: What) -> Directory {
+        let mut sqlite = sqlite_files(path);
+        for file in &mut sqlite.files {
+            *file = shown(root, file);
+        }
+        Directory { path: shown(root, path), what, unit: None, sqlite }
+    }
 }
 
 /// The directories in one that have something in them, sorted. Links are none: they lead to what lies elsewhere.
@@ -159,6 +180,11 @@ pub fn configuration(found: &Found, repository: &NewRepository) -> String {
         let comment = match directory.what {
             What::Site => "Files of a site or a service.".to_owned(),
             What::Compose => "Containers with a compose file.".to_owned(),
+            What::Database("PostgreSQL" | "MariaDB or MySQL") => {
+                "A server of databases. Take the marks away from the lines below for dumps of them in every backup;\n\
+                 # without them its files are copied as they are: from a snapshot, as after a power failure."
+                    .to_owned()
+            }
             What::Database(database) => format!(
                 "{database}. Its files are copied as they are: safe from a snapshot, as after a power failure;\n\
                  # where the file system has no snapshots, add a dump in hooks = {{ before = \"...\" }}."
@@ -170,6 +196,19 @@ pub fn configuration(found: &Found, repository: &NewRepository) -> String {
             let _ = writeln!(text, "units = [{}]    # stopped and started around a rollback", quoted(unit));
         }
         text.push_str("plans = [\"nightly\"]\n");
+        databases(&mut text, &name, directory, &found.servers);
+        names.push(name);
+    }
+    for server in found.servers.iter().filter(|server| !found.directories.iter().any(|one| has(one, server))) {
+        let Some(path) = server.directory.as_deref().and_then(Path::to_str) else { continue };
+        let name = free(&last_name(Path::new(path)), |name| names.iter().any(|taken| taken == name));
+        let _ = write!(
+            text,
+            "\n# {}, with its data in a place of its own.\n#[project.{name}]\n#paths = [{}]\n#plans = [\"nightly\"]\n",
+            server.name,
+            quoted(path)
+        );
+        whole_server(&mut text, &name, "all", &server.address);
         names.push(name);
     }
     let head =
@@ -181,6 +220,48 @@ pub fn configuration(found: &Found, repository: &NewRepository) -> String {
          #probe   = \"curl -fsS http://localhost/health\"\n#plans   = [\"nightly\"]\n"
     );
     text
+}
+
+/// Whether the server's data is, or seems to be, in the directory.
+fn has(directory: &Directory, server: &FoundServer) -> bool {
+    let What::Database(name) = directory.what else { return false };
+    let inside = server.directory.as_ref().is_none_or(|data| data.starts_with(&directory.path));
+    name == server.name && inside
+}
+
+/// What may be switched on of a project: nothing is asked for that somebody has not seen.
+fn databases(text: &mut String, project: &str, directory: &Directory, servers: &[FoundServer]) {
+    let mut names: Vec<String> = Vec::new();
+    let mut name = |wanted: &str| {
+        let name = free(wanted, |name| names.iter().any(|taken| taken == name));
+        names.push(name.clone());
+        name
+    };
+    for server in servers.iter().filter(|server| has(directory, server)) {
+        whole_server(text, project, &name("all"), &server.address);
+    }
+    if !directory.sqlite.files.is_empty() {
+        text.push_str("# A file of SQLite that is in use is whole in every backup only with these lines.\n");
+    }
+    for file in &directory.sqlite.files {
+        // An address is text.
+        let Some(address) = file.to_str().map(|path| format!("sqlite:{path}")) else { continue };
+        let name = name(&stem(file));
+        let _ = write!(text, "#[project.{project}.database.{name}]\n#url = {}\n", quoted(&address));
+    }
+    if directory.sqlite.has_more {
+        text.push_str("# There may be more of them.\n");
+    }
+}
+
+fn whole_server(text: &mut String, project: &str, name: &str, address: &Address) {
+    let address = quoted(&address.to_string());
+    let _ = write!(text, "#[project.{project}.database.{name}]\n#url = {address}\n#all = true\n");
+}
+
+/// The name of a file without its ending, fit for a name.
+pub fn stem(file: &Path) -> String {
+    last_name(Path::new(file.file_stem().unwrap_or_default()))
 }
 
 fn filesystems(text: &mut String, filesystems: &[Filesystem]) {
@@ -220,6 +301,10 @@ mod tests {
         file("var/lib/mysql/ibdata1", "x");
         file("usr/lib/systemd/system/mariadb.service", "x");
         file("var/lib/docker/volumes/db/_data/x", "x");
+        for path in ["srv/shop/data/app.db", "srv/shop/data/old/app.sqlite"] {
+            file(path, &format!("SQLite format 3\0{}", "x".repeat(1008)));
+        }
+        file("etc/postgresql/15/own/postgresql.conf", "port = 5433\ndata_directory = '/data/pg'\n");
         fs::create_dir_all(root.path().join("srv/empty")).unwrap();
         fs::create_dir_all(root.path().join("var/lib/postgresql")).unwrap();
         fs::create_dir_all(root.path().join("mnt/data")).unwrap();
@@ -259,6 +344,7 @@ mod tests {
             let config = parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
             assert_eq!(config.projects.len(), found.directories.len());
             assert_eq!(config.repositories["local"].url, repository.url);
+            let servers = found.servers.iter().filter(|server| server.directory == Some("/data/pg".into())).count();
             // What may be switched on fits what is there.
             let active: String = text
                 .lines()
@@ -267,7 +353,25 @@ mod tests {
                 })
                 .collect();
             let config = parse(&active).unwrap_or_else(|error| panic!("{error}\n{active}"));
-            assert_eq!(config.projects.len(), found.directories.len() + 1);
+            assert_eq!(config.projects.len(), found.directories.len() + servers + 1);
+            assert_eq!(config.warnings, []);
+        }
+    }
+
+    #[test]
+    fn databases_are_proposed_with_the_project_that_they_are_in() {
+        let repository = NewRepository { url: "/var/b".into(), password_file: "/etc/snapback/p".into() };
+        let text = configuration(&look(server().path()), &repository);
+        for expected in [
+            "[project.shop]\npaths = [\"/srv/shop\"]\nplans = [\"nightly\"]\n\
+             # A file of SQLite that is in use is whole in every backup only with these lines.\n\
+             #[project.shop.database.app]\n#url = \"sqlite:/srv/shop/data/app.db\"\n\
+             #[project.shop.database.app-2]\n#url = \"sqlite:/srv/shop/data/old/app.sqlite\"\n",
+            "plans = [\"nightly\"]\n#[project.mysql.database.all]\n#url = \"mysql:///\"\n#all = true\n",
+            "#[project.pg]\n#paths = [\"/data/pg\"]\n#plans = [\"nightly\"]\n\
+             #[project.pg.database.all]\n#url = \"postgres://:5433/\"\n#all = true\n",
+        ] {
+            assert!(text.contains(expected), "{expected}\n---\n{text}");
         }
     }
 }

@@ -13,6 +13,7 @@ use snapshot::rollback::{self, Member, recover::Recovered};
 use snapshot::runner::System;
 use snapshot::state::{Lock, State};
 
+use crate::database;
 use snapshot::error::Error;
 
 /// How long the state that a rollback leaves behind is kept: as long as somebody may miss something of it.
@@ -38,6 +39,18 @@ pub fn probe(command: &str, limit: Duration) -> Vec<String> {
     };
     let limit = seconds.to_string();
     ["timeout", "--verbose", "--kill-after=5", &limit, "/bin/sh", "-c", command].map(str::to_owned).to_vec()
+}
+
+/// Plans to take directories back to one of their snapshots each, together, with the databases in them in mind.
+pub fn plan(state: &State, members: Vec<Member<'_>>, request: rollback::Request) -> Result<rollback::Plan, Error> {
+    let members: Vec<Member<'_>> = members
+        .into_iter()
+        .map(|member| Member { stale: database::rollback::stale(member.snapshot), ..member })
+        .collect();
+    let mut plan = rollback::gather(state, &members, &System, request)?;
+    let records: Vec<&Record> = members.iter().map(|member| member.snapshot).collect();
+    database::rollback::refuse(&mut plan, &records);
+    Ok(plan)
 }
 
 /// Finishes or takes back what was cut short. Whatever changes something does this first.
@@ -70,7 +83,7 @@ pub fn take_back(
     let records = snapshots.iter().map(|id| state.record(*id)).collect::<Result<Vec<_>, _>>()?;
     let providers = providers(&records, open)?;
     let providers: Vec<&dyn Provider> = providers.iter().map(|provider| &**provider).collect();
-    let plan = rollback::gather(state, &members(&providers, &records), &System, request(services, now))?;
+    let plan = plan(state, members(&providers, &records), request(services, now))?;
     let outcome = rollback::run::run(&lock, &providers, &System, plan, now, &mut |_| ())?;
     outcome.safeties.first().map(|safety| safety.id).ok_or_else(|| Error::refused("no state was left behind"))
 }
@@ -105,7 +118,7 @@ pub fn refuse_if_impossible(
     services: &Services,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let plan = rollback::gather(state, &members(providers, records), &System, request(services, now))?;
+    let plan = plan(state, members(providers, records), request(services, now))?;
     match plan.refusals.into_iter().next() {
         None => Ok(()),
         Some(Refusal { message, hint }) => {

@@ -2,9 +2,14 @@
 //!
 //! Sources: the manual's chapters "Backup and Restore" (file system level backup, continuous archiving) and "pg_dump".
 
-#[expect(dead_code, reason = "used by the next commits")]
-pub(crate) mod client;
+mod archive;
+mod client;
 pub(crate) mod dump;
+mod globals;
 pub(crate) mod quiesce;
 pub(crate) mod restore;
+mod selection;
+mod statements;
+mod switch;
+mod throwaway;
 pub(crate) mod verify;

@@ -273,10 +273,16 @@ impl Holding {
 fn hold_until(mut approached: Approached, ready: Sender<()>, released: &Receiver<()>) -> Outcome {
     let server = Some(approached.server().to_owned());
     let stops = approached.stops_writes();
-    let began = Instant::now();
+    let mut began = Instant::now();
     let stood_still = |until: Duration| if stops { until } else { Duration::ZERO };
     if let Err(error) = approached.hold() {
-        return Outcome { server, how: skipped(error), stood_still: stood_still(began.elapsed()), beside: Vec::new() };
+        let stood_still =
+            if matches!(approached, Approached::Sqlite(_)) { Duration::ZERO } else { stood_still(began.elapsed()) };
+        return Outcome { server, how: skipped(error), stood_still, beside: Vec::new() };
+    }
+    // A file's lock is waited for without keeping anybody from writing.
+    if matches!(approached, Approached::Sqlite(_)) {
+        began = Instant::now();
     }
     drop(ready);
     let in_time = if stops {

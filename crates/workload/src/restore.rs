@@ -7,7 +7,7 @@ use std::io::Read;
 use crate::address::{Address, Login};
 use crate::dump::Part;
 use crate::error::Error;
-use crate::postgres;
+use crate::{postgres, sqlite};
 
 /// How to restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Options {
     /// Tells the databases of this restore from those of another, and is a part of their names: a point in time such as
     /// `20261123T130000`.
     pub mark: String,
+    /// Replace a file of SQLite although programs have it open: they go on with the old one until they are started anew.
+    pub even_if_open: bool,
 }
 
 /// What was restored.
@@ -40,6 +42,7 @@ pub struct Restored {
 pub fn restore(target: &Login, part: &Part, dump: &mut dyn Read, options: &Options) -> Result<Restored, Error> {
     match &target.address {
         Address::Postgres(server) => postgres::restore::restore(target, server, part, dump, options),
-        Address::Mysql(_) | Address::Sqlite(_) => Err(Error::Refused("not yet".to_owned())),
+        Address::Sqlite(path) => sqlite::restore::restore(path, part, dump, options),
+        Address::Mysql(_) => Err(Error::Refused("not yet".to_owned())),
     }
 }

@@ -45,7 +45,7 @@ pub struct Answer {
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Silence {
-    /// It took longer than it may. The session is of no more use; drop it.
+    /// It took longer than it may. [`Session::answer`] can go on waiting; nothing else can be asked.
     Limit(Duration),
     /// The client ended, and this is what it said.
     Ended(String),

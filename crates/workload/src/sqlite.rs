@@ -11,6 +11,9 @@ pub mod dump;
 mod locks;
 pub mod quiesce;
 pub mod restore;
+mod switch;
+mod unfinished;
+mod users;
 pub mod verify;
 
 /// Name and version, of the server as of the dump tool: it is both.

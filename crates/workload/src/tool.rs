@@ -36,6 +36,8 @@ pub struct Tools {
     /// What comes before each command: `podman exec -i NAME`. Programs are then found by whoever runs them, users are
     /// those of that command, and a memory file cannot be inherited.
     pub prefix: Vec<OsString>,
+    /// As whom they run, if not as whom the address says.
+    pub account: Option<User>,
 }
 
 /// A program that is needed.
@@ -165,6 +167,16 @@ pub fn password(file: &Path) -> Result<String, Error> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
+/// Lets the kernel send a command SIGQUIT when the thread that started it dies, which for the thread of whoever waits for
+/// it means when this process is killed. To be called after [`User::run`]: a change of user forgets it.
+pub fn quit_with_us(command: &mut Command) {
+    let quit = || Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::QUIT))?);
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+    unsafe {
+        command.pre_exec(quit);
+    }
+}
+
 /// A user of this system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
@@ -188,6 +200,11 @@ impl User {
     pub fn numbered(uid: u32, gid: u32) -> User {
         let nameless = || User { name: uid.to_string(), uid, gid, home: "/".into() };
         User::find(|user| user.uid == uid).unwrap_or_else(nameless)
+    }
+
+    /// Whose process this is.
+    pub fn own() -> Option<User> {
+        Some(User::numbered(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))
     }
 
     /// Whom a file or directory belongs to.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::dump::{Dump, Format, Part};
 use crate::error::Error;
-use crate::postgres;
 use crate::quiesce::Beside;
 use crate::tool::Tools;
+use crate::{postgres, sqlite};
 
 /// The servers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,8 @@ pub struct Verified {
 pub fn data_directory(copy: &Copy<'_>, questions: &Questions) -> Result<Verified, Error> {
     match copy.kind {
         Kind::Postgres => postgres::verify::data_directory(copy, questions),
-        Kind::Mysql | Kind::Sqlite => Err(Error::Refused("not yet".to_owned())),
+        Kind::Sqlite => sqlite::verify::file(copy.directory, questions),
+        Kind::Mysql => Err(Error::Refused("not yet".to_owned())),
     }
 }
 
@@ -93,7 +94,8 @@ pub type Open<'a> = dyn FnMut(&Part) -> Result<Box<dyn Dump + 'a>, Error> + 'a;
 pub fn dump(parts: &[Part], open: &mut Open<'_>, questions: &Questions) -> Result<Verified, Error> {
     match parts.first().map(|part| part.format) {
         Some(Format::PgCustom | Format::PgSql) => postgres::verify::dump(parts, open, questions),
-        Some(Format::MysqlSql | Format::SqliteFile) => Err(Error::Refused("not yet".to_owned())),
+        Some(Format::SqliteFile) => sqlite::verify::dump(parts, open, questions),
+        Some(Format::MysqlSql) => Err(Error::Refused("not yet".to_owned())),
         None => Err(Error::Refused("there is no dump".to_owned())),
     }
 }

@@ -6,3 +6,7 @@ mod busy;
 mod dumps;
 #[path = "sqlite/quiesced.rs"]
 mod quiesced;
+#[path = "sqlite/restores.rs"]
+mod restores;
+#[path = "sqlite/verified.rs"]
+mod verified;

@@ -6,6 +6,7 @@
 //! is until the round has ended, is deleted then, and the disk is left to settle.
 
 mod data;
+mod database;
 mod measure;
 mod report;
 mod tools;
@@ -25,14 +26,16 @@ use tools::{Room, Tool};
 use crate::shell;
 
 pub(crate) const USAGE: &str = "\
-usage: cargo xtask bench [--quick] [--only DATA] [--tools NAMES] [--rounds N] [--settle SECONDS] [--dir DIR]
+usage: cargo xtask bench [--database] [--quick] [--only DATA] [--tools NAMES] [--rounds N] [--settle SECONDS] [--dir DIR]
 
+  --database         instead, the backup of a PostgreSQL database against pg_dump alone (as root)
   --quick            a fiftieth of the data, one round, no waiting: shows that it works, and no more
   --only DATA        small, dump or big
   --tools NAMES      of snapback,restic,rustic,borg,borg2,bupstash,conserve; without it, all on PATH
   --rounds N         medians of so many (3)
   --settle SECONDS   how long to wait after deleting many files (60)
-  --dir DIR          for data, repositories and results; some 40 GB (target/bench)
+  --dir DIR          a directory snapback-bench is made in it for data, repositories and results; some 40 GB
+                     (target/bench)
 ";
 
 /// What was asked for.
@@ -43,6 +46,8 @@ struct Plan {
     rounds: usize,
     settle: Duration,
     directory: PathBuf,
+    /// A database, and nothing else.
+    of_database: bool,
 }
 
 impl Plan {
@@ -55,12 +60,14 @@ impl Plan {
             rounds: if quick { 1 } else { 3 },
             settle: Duration::from_secs(if quick { 0 } else { 60 }),
             directory: shell::target_dir()?.join("bench"),
+            of_database: false,
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument} wants a value\n{USAGE}"));
             match argument.as_str() {
                 "--quick" => {}
+                "--database" => plan.of_database = true,
                 "--only" => {
                     let name = value()?;
                     plan.sets.retain(|set| set.name() == name);
@@ -71,7 +78,8 @@ impl Plan {
                 "--tools" => plan.tools.clone_from(value()?),
                 "--rounds" => plan.rounds = value()?.parse().context("--rounds")?,
                 "--settle" => plan.settle = Duration::from_secs(value()?.parse().context("--settle")?),
-                "--dir" => plan.directory = std::path::absolute(value()?)?,
+                // One of our own: what lies in it is removed, and `--dir /var` must not cost /var/log.
+                "--dir" => plan.directory = std::path::absolute(value()?)?.join("snapback-bench"),
                 _ => bail!("unknown: {argument}\n{USAGE}"),
             }
         }
@@ -88,6 +96,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let wanted: Vec<_> = plan.tools.split(',').filter(|name| !name.is_empty()).collect();
     if wanted.is_empty() || wanted.contains(&"snapback") {
         shell::run(shell::cargo().args(["build", "--release", "--package", "cli"]))?;
+    }
+    if plan.of_database {
+        return database::run(&plan.directory, plan.rounds, plan.scale);
     }
     let tools = tools::find(&wanted)?;
     let logs = plan.directory.join("log");

@@ -7,6 +7,7 @@ pub(crate) mod catalog;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod confirm;
+pub(crate) mod database;
 pub(crate) mod diff;
 pub(crate) mod find;
 pub(crate) mod forget;

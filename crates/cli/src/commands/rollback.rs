@@ -111,10 +111,14 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         probe: probe.iter().flat_map(|probe| engine::rollback::probe(probe, probe_limit)).collect(),
         probe_secs: probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
+        ..Request::default()
     };
-    let member = |(provider, snapshot)| Member { provider, snapshot, losses: losses(provider, snapshot, output) };
+    let member = |(provider, snapshot)| {
+        let losses = losses(provider, snapshot, output);
+        Member { losses, ..Member::new(provider, snapshot) }
+    };
     let members: Vec<Member<'_>> = providers.iter().copied().zip(&records).map(member).collect();
-    let plan = rollback::gather(&session.state, &members, &System, request)?;
+    let plan = engine::rollback::plan(&session.state, members, request)?;
     show(&plan, &records[0], &session)?;
     if command.dry_run {
         return Ok(if plan.refusals.is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() });

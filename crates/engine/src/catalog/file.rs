@@ -1,7 +1,7 @@
 //! The catalog's file: opening it, making it, and moving it aside when it is damaged.
 //!
 //! ```text
-//! catalog.sqlite                 with -wal and -shm beside it, which are SQLite's
+//! catalog.sqlite                 with -wal and -shm beside it, or -journal, which are SQLite's
 //! catalog.lock                   held (flock) by whoever makes, migrates or moves it
 //! catalog.sqlite.damaged-TIME    what was moved aside
 //! ```
@@ -95,14 +95,24 @@ fn connect(path: &Path, steps: &[&str], now: Timestamp) -> Result<Connection, Tr
         return Err(Trouble::Other(Error::Newer { path: path.to_owned(), found: format, known }));
     }
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(trouble)?;
-    if format < known || mode != "wal" {
+    let wanted = journal_mode(path);
+    if format < known || mode != wanted {
         let _lock = lock(path).map_err(Trouble::Other)?;
-        // With a log beside it, readers and the one writer do not hold each other up.
-        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(trouble)?;
+        connection.query_row(&format!("PRAGMA journal_mode = {wanted}"), [], |_| Ok(())).map_err(trouble)?;
         schema::migrate(&connection, steps).map_err(trouble)?;
     }
     check_now_and_then(&connection, now).map_err(trouble)??;
     Ok(connection)
+}
+
+/// With a log beside it, readers and the one writer do not hold each other up. But the log's index is mapped memory, in
+/// a file of which SQLite allocates one byte in 4096 (wal.html, "Implementation Of Shared-Memory For The WAL-Index"):
+/// where blocks are smaller, as on a small ext4, a full disk kills whoever writes to it by SIGBUS (mmap(2)).
+fn journal_mode(path: &Path) -> &'static str {
+    match rustix::fs::statvfs(path) {
+        Ok(found) if found.f_frsize < 4096 => "truncate",
+        _ => "wal",
+    }
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
@@ -169,7 +179,7 @@ fn create(path: &Path) -> Result<Identity, Error> {
         return Ok(identity);
     }
     // A log without its file is of one that was deleted.
-    for rest in ["-wal", "-shm"] {
+    for rest in ["-wal", "-journal", "-shm"] {
         remove(&beside(path, rest))?;
     }
     // Nobody of this process has it open: it is new.
@@ -191,10 +201,12 @@ pub(super) fn move_aside(path: &Path, damaged: Identity, now: Timestamp) -> Resu
     });
     let aside = names.into_iter().find(|name| fs::symlink_metadata(name).is_err()).expect("the numbers do not end");
     // The log first: a new file must never find the old one's.
-    let log = beside(path, "-wal");
-    match fs::rename(&log, beside(&aside, "-wal")) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        renamed => renamed.map_err(Error::io("rename", &log))?,
+    for rest in ["-wal", "-journal"] {
+        let log = beside(path, rest);
+        match fs::rename(&log, beside(&aside, rest)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            renamed => renamed.map_err(Error::io("rename", &log))?,
+        }
     }
     remove(&beside(path, "-shm"))?;
     fs::rename(path, &aside).map_err(Error::io("rename", path))?;

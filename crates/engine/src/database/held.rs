@@ -300,6 +300,23 @@ fn left_alone(name: &str, why: &str) -> Quiesced {
     }
 }
 
+/// The databases of which snapshots of the project's paths do not have all files, by name, and why. Nothing of those whose
+/// servers do not say where their files are.
+pub fn not_inside(project: &Project) -> Vec<(String, String)> {
+    let real: Vec<PathBuf> = project.paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let mut found = Vec::new();
+    for (database, files) in files(project.databases.values()) {
+        let Ok(files) = files else { continue };
+        let all = std::iter::once(&files.directory).chain(&files.others);
+        let outside = all.filter(|path| !real.iter().any(|real| path.starts_with(real)));
+        let outside: Vec<String> = outside.map(|path| path.display().to_string()).collect();
+        if !outside.is_empty() {
+            found.push((database.name.clone(), format!("{} lies outside of its paths", outside.join(", "))));
+        }
+    }
+    found
+}
+
 /// Where databases keep their files, as their servers say.
 pub(super) fn files<'d>(
     databases: impl Iterator<Item = &'d Database>,

@@ -12,6 +12,8 @@ mod error;
 pub mod held;
 mod layout;
 pub mod proof;
+pub mod restore;
+pub mod rollback;
 mod work;
 
 use std::collections::BTreeMap;

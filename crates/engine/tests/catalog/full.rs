@@ -7,19 +7,35 @@ use engine::catalog::{Error, Recorder, Task};
 
 use crate::support::{at, fill, job, use_all};
 
-/// A small tmpfs, released also when the test fails.
+/// A small file system, released also when the test fails.
 struct Small {
     directory: tempfile::TempDir,
+    _image: Option<tempfile::NamedTempFile>,
 }
 
 impl Small {
+    /// A tmpfs.
     fn mount(kib: u32) -> Small {
-        let directory = tempfile::tempdir().unwrap();
-        let options = format!("size={kib}k");
-        let mount = ["-t", "tmpfs", "-o", &options, "tmpfs"];
-        let status = Command::new("mount").args(mount).arg(directory.path()).status().unwrap();
+        let small = Small { directory: tempfile::tempdir().unwrap(), _image: None };
+        small.run("mount", &["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]);
+        small
+    }
+
+    /// An ext4 whose blocks are smaller than a page of memory.
+    fn ext4(kib: u64) -> Small {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(kib << 10).unwrap();
+        let file = image.path().to_str().unwrap().to_owned();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-b", "1024", "-m", "0", &file]).status().unwrap();
+        assert!(made.success(), "mkfs.ext4 is needed for this test");
+        let small = Small { directory: tempfile::tempdir().unwrap(), _image: Some(image) };
+        small.run("mount", &["-o", "loop", &file]);
+        small
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let status = Command::new(program).args(arguments).arg(self.path()).status().unwrap();
         assert!(status.success(), "this test needs root");
-        Small { directory }
     }
 
     fn path(&self) -> &Path {
@@ -68,6 +84,25 @@ fn on_a_full_disk_nothing_is_lost_but_what_cannot_be_recorded_and_that_is_said_o
     small.make_room();
     use_all(catalog);
     assert_eq!(catalog.take_moved(), []);
+}
+
+#[test]
+fn a_full_disk_of_small_blocks_kills_nobody() {
+    let small = Small::ext4(4096);
+    let path = small.path().join("catalog.sqlite");
+    fill(Recorder::open(&path, at(0), |text| panic!("{text}")).catalog().unwrap());
+    small.fill_up();
+    let said = Mutex::new(Vec::new());
+    let recorder = Recorder::open(&path, at(0), |text| said.lock().unwrap().push(text.to_owned()));
+    // Whatever room the file itself has left is used first.
+    for number in 0..2000 {
+        recorder.note(|catalog| catalog.record_job(&job(number)));
+    }
+    assert!(said.lock().unwrap().concat().contains("the disk is full"), "{said:?}");
+    drop(recorder);
+
+    small.make_room();
+    use_all(Recorder::open(&path, at(0), |text| panic!("{text}")).catalog().unwrap());
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn a_prune_gives_way_in_whichever_phase_a_backup_wants_the_repository() {
     let mut gave_way = 0;
     for at in 0.. {
         let (phase, wants) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&wanted));
-        let Phases(act) = &site.told.1;
+        let Phases(act) = &site.told.2;
         *act.lock().unwrap() = Some(Box::new(move || {
             if phase.fetch_add(1, Ordering::Relaxed) == at {
                 rustix::fs::flock(&wants, rustix::fs::FlockOperation::LockShared).unwrap();

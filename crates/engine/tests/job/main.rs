@@ -2,6 +2,9 @@
 #![allow(missing_docs)]
 
 mod backups;
+mod dumps;
 mod hindered;
+#[path = "../../../workload/tests/servers/postgres.rs"]
+mod postgres;
 mod site;
 mod upkeep;

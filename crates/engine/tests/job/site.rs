@@ -36,9 +36,9 @@ pub(crate) struct Site {
     pub(crate) looks_at_everything: bool,
 }
 
-/// What jobs said.
+/// What jobs said, and whether they are to end.
 #[derive(Default)]
-pub(crate) struct Told(pub(crate) Mutex<Vec<String>>, pub(crate) Phases);
+pub(crate) struct Told(pub(crate) Mutex<Vec<String>>, Arc<AtomicBool>, pub(crate) Phases);
 
 /// Something to be done when a prune begins one of its phases, which are counted.
 #[derive(Default)]
@@ -50,11 +50,15 @@ impl backup::progress::Progress for Silent<'_> {
     fn error(&self, path: &Path, error: &dyn std::fmt::Display) {
         self.0.say(&format!("{}: {error}", path.display()));
     }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.1.load(Ordering::Relaxed)
+    }
 }
 
 impl repository::progress::Progress for Silent<'_> {
     fn begin(&self, _: repository::progress::Phase, _: Option<u64>, _: Option<u64>) {
-        let Told(_, Phases(act)) = self.0;
+        let Told(_, _, Phases(act)) = self.0;
         if let (true, Some(act)) = (self.1, &mut *act.lock().unwrap()) {
             act();
         }
@@ -131,11 +135,12 @@ impl Site {
     fn in_directory(directory: TempDir) -> Site {
         let state = State::open(directory.path().join("state")).unwrap();
         let recorder = Recorder::open(&directory.path().join("state/catalog.sqlite"), Timestamp::now(), |_| {});
+        let told = Told::default();
         let mut site = Site {
             state,
             config: Config::default(),
-            told: Told::default(),
-            is_cancelled: Arc::default(),
+            is_cancelled: Arc::clone(&told.1),
+            told,
             recorder,
             looks_at_everything: false,
             mount: None,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Phase};
 use super::plan::Plan;
-use super::units;
+use super::{stale, units};
 use crate::error::Error;
 use crate::manage;
 use crate::provider::{Provider, Step};
@@ -137,6 +137,12 @@ impl<'a> Act<'a> {
 
     /// Starts and restarts; does both even if the first fails.
     fn start(&mut self, journal: &Journal) -> Result<(), Error> {
+        for part in &journal.plan.parts {
+            for path in &part.stale {
+                (self.observe)(&format!("remove the stale {}", path.display()));
+                stale::remove(&part.directory.join(path))?;
+            }
+        }
         let started = self.units("start", &journal.plan.stop);
         let restarted = self.units("restart", &journal.plan.restart);
         started.and(restarted)

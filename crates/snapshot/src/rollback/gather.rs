@@ -1,6 +1,6 @@
 //! The facts a plan is made from: the one part of planning that looks at the world. It changes nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -32,7 +32,7 @@ pub struct Request {
 }
 
 /// A directory that is to go back.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Member<'a> {
     /// Of the directory.
     pub provider: &'a dyn Provider,
@@ -40,12 +40,15 @@ pub struct Member<'a> {
     pub snapshot: &'a Record,
     /// What will be lost, if somebody looked ([`crate::changes`]).
     pub losses: Option<Summary>,
+    /// Locks that processes left in the snapshot, relative to the directory: removed after the switch, before units are
+    /// started, unless a process works in the directory of one.
+    pub stale: Vec<PathBuf>,
 }
 
 impl<'a> Member<'a> {
     /// Of which nobody looked what will be lost.
     pub fn new(provider: &'a dyn Provider, snapshot: &'a Record) -> Member<'a> {
-        Member { provider, snapshot, losses: None }
+        Member { provider, snapshot, losses: None, stale: Vec::new() }
     }
 }
 
@@ -63,7 +66,7 @@ pub fn gather(state: &State, members: &[Member<'_>], runner: &dyn Runner, reques
 }
 
 fn look_at(state: &State, member: &Member<'_>) -> Result<OfDirectory, Error> {
-    let Member { provider, snapshot, losses } = *member;
+    let Member { provider, snapshot, losses, ref stale } = *member;
     let directory = provider.directory();
     if snapshot.directory != directory {
         let (of, asked) = (snapshot.directory.display(), directory.display());
@@ -91,6 +94,7 @@ fn look_at(state: &State, member: &Member<'_>) -> Result<OfDirectory, Error> {
         live,
         safety,
         losses,
+        stale: stale.clone(),
         is_state_inside: !provider.abilities().spares_state && is_inside(state.root(), directory)?,
         under_way: journal::switching(state, directory)?.map(|entry| entry.change),
     })

@@ -15,6 +15,7 @@ mod journal;
 pub mod plan;
 pub mod recover;
 pub mod run;
+mod stale;
 mod units;
 
 pub use gather::{Member, Request, gather, newest_safety};

@@ -49,6 +49,8 @@ pub struct OfDirectory {
     pub safety: Id,
     /// What differs between the snapshot and the live tree, and so will be lost, if somebody looked.
     pub losses: Option<Summary>,
+    /// Locks that processes left in the snapshot, relative to the directory.
+    pub stale: Vec<PathBuf>,
     /// Whether the state directory lies in the tree that would be switched.
     pub is_state_inside: bool,
     /// What other change of the directory is under way: "adoption".
@@ -108,6 +110,10 @@ pub struct Part {
     pub is_safety_made: bool,
     /// The provider's steps.
     pub switch: Vec<Step>,
+    /// Locks that are removed before units are started: whoever held them did so when the snapshot was made. Relative to
+    /// the directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<PathBuf>,
 }
 
 /// Decides.
@@ -138,6 +144,7 @@ pub fn plan(facts: Facts) -> Result<Plan, Refusal> {
             safety: of.safety,
             is_safety_made: !of.abilities.keeps_old_tree,
             switch,
+            stale: of.stale,
         });
     }
     if parts.is_empty() {
@@ -215,6 +222,9 @@ impl Plan {
         for part in &self.parts {
             steps.extend(part.switch.iter().map(|step| of(part, &step.name)));
         }
+        for part in &self.parts {
+            steps.extend(part.stale.iter().map(|path| of(part, &format!("remove the stale {}", path.display()))));
+        }
         steps.extend(self.stop.iter().map(|unit| format!("start {unit}")));
         steps.extend(self.restart.iter().map(|unit| format!("restart {unit}")));
         if !self.probe.is_empty() {
@@ -277,6 +287,7 @@ mod tests {
             holders: Vec::new(),
             safety: "00000000000b".parse().unwrap(),
             losses: None,
+            stale: Vec::new(),
             is_state_inside: false,
             under_way: None,
         };

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,7 +29,10 @@ pub(crate) const POOL: &str = "snapback-test";
 
 impl Pool {
     pub(crate) fn new() -> Pool {
-        let alone = File::create(std::env::temp_dir().join("snapback-test-zfs.lock")).unwrap();
+        // Everybody may write there: the name may be a link to anything.
+        let lock = std::env::temp_dir().join("snapback-test-zfs.lock");
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+        let alone = File::options().write(true).create(true).truncate(false).custom_flags(flags).open(lock).unwrap();
         rustix::fs::flock(&alone, FlockOperation::LockExclusive).unwrap();
         // A test that was killed leaves its daemon, which ends by itself, and its mounts: a dataset of such a name would
         // be taken for mounted.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::address::{Login, Server};
 use crate::error::Error;
-use crate::session::{Session, Silence};
+use crate::session::{Answer, Session, Silence};
 use crate::tool::{self, Program, Secret, User};
 
 pub(super) const PSQL: Program = Program { names: &["psql"], package: "postgresql-client" };
@@ -42,7 +42,7 @@ pub(super) fn command(login: &Login, server: &Server, program: &Path) -> Result<
     // What is asked is compared with what comes, whatever the terminal's encoding.
     command.env("PGCLIENTENCODING", "UTF8");
     let contained = !login.tools.prefix.is_empty();
-    let user = if contained { None } else { account(login, server) };
+    let user = account(login, server);
     if let Some(user) = &user {
         user.run(&mut command);
     }
@@ -58,7 +58,10 @@ pub(super) fn command(login: &Login, server: &Server, program: &Path) -> Result<
 }
 
 /// Root is nobody to PostgreSQL: over the local socket the server asks the kernel who is calling (peer authentication).
-fn account(login: &Login, server: &Server) -> Option<User> {
+pub(super) fn account(login: &Login, server: &Server) -> Option<User> {
+    if !login.tools.prefix.is_empty() || login.tools.account.is_some() {
+        return login.tools.account.clone();
+    }
     let local = match server.host.as_deref().or_else(|| server.parameter("host")) {
         None => server.parameter("hostaddr").is_none() && server.parameter("service").is_none(),
         Some(host) => host.starts_with('/'),
@@ -87,10 +90,15 @@ impl Client {
     pub(super) fn open(login: &Login, server: &Server) -> Result<Client, Error> {
         match &server.database {
             Some(database) => Client::open_database(login, server, database),
-            None => match Client::open_database(login, server, "postgres") {
-                Err(Error::NoDatabase { .. }) => Client::open_database(login, server, "template1"),
-                other => other,
-            },
+            None => Client::open_server(login, server),
+        }
+    }
+
+    /// Logs in to a database that is always there, or almost.
+    pub(super) fn open_server(login: &Login, server: &Server) -> Result<Client, Error> {
+        match Client::open_database(login, server, "postgres") {
+            Err(Error::NoDatabase { .. }) => Client::open_database(login, server, "template1"),
+            other => other,
         }
     }
 
@@ -105,26 +113,40 @@ impl Client {
         let mut client = Client { session, address, database: database.to_owned() };
         // Notices would stand among the rows; nobody's names are to be found before the server's own; and only a
         // superuser may choose the language that errors are read in.
-        let greeting = "set client_min_messages = error; set search_path = pg_catalog; set datestyle = iso; \
-            select set_config('lc_messages', 'C', false) from pg_roles where rolname = current_user and rolsuper;";
+        let greeting = "select set_config('client_min_messages', 'error', false), \
+            set_config('search_path', 'pg_catalog', false), set_config('datestyle', 'iso', false), \
+            case when rolsuper then set_config('lc_messages', 'C', false) end \
+            from pg_roles where rolname = current_user;";
         client.ask("the login", greeting, Duration::from_secs(u64::from(CONNECT_SECS) + 5))?;
         Ok(client)
     }
 
-    /// Runs statements, and gives the rows of all of them.
-    pub(super) fn ask(&mut self, what: &str, statements: &str, limit: Duration) -> Result<Rows, Error> {
-        self.send(what, statements)?;
+    /// Runs one statement, as the client tells only of the last whether it failed, and gives its rows.
+    pub(super) fn ask(&mut self, what: &str, statement: &str, limit: Duration) -> Result<Rows, Error> {
+        self.send(what, statement)?;
         self.answer(what, limit)
     }
 
-    /// Sends statements, of which [`Client::answer`] gives the rows.
-    pub(super) fn send(&mut self, what: &str, statements: &str) -> Result<(), Error> {
-        self.session.send(statements).map_err(|silence| self.silent(what, silence))
+    /// Sends a statement, of which [`Client::poll`] gives the rows.
+    pub(super) fn send(&mut self, what: &str, statement: &str) -> Result<(), Error> {
+        self.session.send(statement).map_err(|silence| self.silent(what, silence))
     }
 
-    /// Waits for the rows of what was sent.
-    pub(super) fn answer(&mut self, what: &str, limit: Duration) -> Result<Rows, Error> {
+    /// What came back for what was sent, or `None` if nothing has by now.
+    pub(super) fn poll(&mut self, what: &str, wait: Duration) -> Result<Option<Result<Rows, Error>>, Error> {
+        match self.session.answer(wait) {
+            Err(Silence::Limit(_)) => Ok(None),
+            Err(silence) => Err(self.silent(what, silence)),
+            Ok(answer) => Ok(Some(self.read(what, &answer))),
+        }
+    }
+
+    fn answer(&mut self, what: &str, limit: Duration) -> Result<Rows, Error> {
         let answer = self.session.answer(limit).map_err(|silence| self.silent(what, silence))?;
+        self.read(what, &answer)
+    }
+
+    fn read(&self, what: &str, answer: &Answer) -> Result<Rows, Error> {
         match answer.ended.split_once(' ') {
             Some(("false", _)) => Ok(rows(&answer.output)),
             _ => Err(self.failed(what, tool::said(&answer.output))),

@@ -21,23 +21,20 @@ const GLOBALS: &str = "globals.sql";
 /// Roles and memberships, without passwords.
 const ROLES: &str = "roles.sql";
 
+const DATABASES: &str = "select datname from pg_database \
+    where datallowconn and datname not in ('template0', 'template1') order by 1;";
+
 /// What there is to dump.
 pub(crate) fn contents(login: &Login, server: &Server, all: bool) -> Result<Contents, Error> {
     let mut client = Client::open(login, server)?;
     let version = client.version()?;
-    let facts = client.ask(
-        "the list of databases",
-        "select current_setting('server_version'), current_setting('is_superuser'); \
-         select datname from pg_database where datallowconn and datname not in ('template0', 'template1') order by 1;",
-        SOON,
-    )?;
-    let mut rows = facts.into_iter();
-    let facts = rows.next().unwrap_or_default();
+    let facts = "select current_setting('server_version'), current_setting('is_superuser');";
+    let facts = client.ask("the question for its version", facts, SOON)?.concat();
     let [shown, superuser] = <[String; 2]>::try_from(facts).unwrap_or_default();
-    let (_, tool) = newest_for(&login.tools, PG_DUMP, version / 10_000)?;
+    let (_, tool) = fitting(&login.tools, PG_DUMP, version / 10_000)?;
     let databases = match (&server.database, all) {
         (Some(database), false) => vec![database.clone()],
-        (_, true) => rows.flatten().collect(),
+        (_, true) => client.ask("the list of databases", DATABASES, SOON)?.concat(),
         (None, false) => {
             return Err(Error::Refused(format!("{}: name a database, or take all of them", login.address)));
         }
@@ -57,7 +54,7 @@ pub(crate) fn contents(login: &Login, server: &Server, all: bool) -> Result<Cont
 pub(crate) fn open(login: &Login, server: &Server, part: &Part) -> Result<Box<dyn Dump>, Error> {
     let version = Client::open(login, server)?.version()?;
     let program = if part.database.is_some() { PG_DUMP } else { PG_DUMPALL };
-    let (program, _) = newest_for(&login.tools, program, version / 10_000)?;
+    let (program, _) = fitting(&login.tools, program, version / 10_000)?;
     let mut command = client::command(login, server, &program)?;
     // Quoted, names stay names where a later version has made them keywords.
     command.args(["--no-password", "--quote-all-identifiers"]);
@@ -83,7 +80,7 @@ pub(crate) fn open(login: &Login, server: &Server, part: &Part) -> Result<Box<dy
 ///
 /// # Errors
 /// [`Error::Tool`] with the package of the server's version.
-pub(super) fn newest_for(tools: &Tools, program: Program, major: u32) -> Result<(PathBuf, String), Error> {
+pub(super) fn fitting(tools: &Tools, program: Program, major: u32) -> Result<(PathBuf, String), Error> {
     tools.find(program)?;
     let mut fit: Option<(u32, PathBuf, String)> = None;
     let mut old: Option<String> = None;
@@ -107,7 +104,7 @@ pub(super) fn newest_for(tools: &Tools, program: Program, major: u32) -> Result<
 }
 
 /// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`: the version, and its first number. Of `16beta1` 16.
-fn version_of(said: &str) -> Option<(&str, u32)> {
+pub(super) fn version_of(said: &str) -> Option<(&str, u32)> {
     let version = said.split(' ').find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     let major = version.split(|character: char| !character.is_ascii_digit()).next()?;
     Some((version, major.parse().ok()?))

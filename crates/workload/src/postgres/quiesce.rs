@@ -30,24 +30,23 @@ pub(crate) fn files(login: &Login, server: &Server) -> Result<Files, Error> {
 }
 
 fn found(client: &mut Client) -> Result<Files, Error> {
-    let facts = client.ask(
-        "the question for its files",
-        "select current_setting('server_version'), current_setting('data_directory'), \
-             floor(extract(epoch from pg_postmaster_start_time()))::bigint; \
-         select pg_tablespace_location(oid) from pg_tablespace where pg_tablespace_location(oid) <> '';",
-        SOON,
-    )?;
-    let mut rows = facts.into_iter();
-    let Some([version, directory, started]) = rows.next().and_then(|row| <[String; 3]>::try_from(row).ok()) else {
-        return Err(client.failed("the question for its files", "an answer that is none".to_owned()));
+    const WHAT: &str = "the question for its files";
+    let facts = "select current_setting('server_version'), current_setting('data_directory'), \
+        floor(extract(epoch from pg_postmaster_start_time()))::bigint;";
+    let facts = client.ask(WHAT, facts, SOON)?.concat();
+    let Ok([version, directory, started]) = <[String; 3]>::try_from(facts) else {
+        return Err(client.failed(WHAT, "an answer that is none".to_owned()));
     };
+    let tablespaces = "select pg_tablespace_location(oid) from pg_tablespace where pg_tablespace_location(oid) <> '' \
+        order by spcname;";
+    let tablespaces = client.ask(WHAT, tablespaces, SOON)?.concat();
     let directory = PathBuf::from(directory);
     is_here(client, &directory, &started)?;
     let directory = resolved(&directory)?;
     let log = ["pg_wal", "pg_xlog"].map(|name| directory.join(name)).into_iter().find(|path| path.exists());
     let log = resolved(&log.unwrap_or_else(|| directory.join("pg_wal")))?;
     let mut others = Vec::new();
-    for tablespace in rows.flatten() {
+    for tablespace in tablespaces {
         // One that lies in the data directory itself is told by a relative path (allow_in_place_tablespaces).
         others.push(resolved(&directory.join(tablespace))?);
     }
@@ -126,8 +125,8 @@ impl Approached {
 
 /// The server's own limit ends our waiting. The checkpoint itself goes on, as the checkpointer cannot be told otherwise.
 fn checkpoint(client: &mut Client) -> Result<(), Error> {
-    let statements = format!("set statement_timeout = {}; checkpoint;", LIMIT.as_millis());
-    match client.ask("CHECKPOINT", &statements, LIMIT + Duration::from_secs(1)) {
+    client.ask("the limit", &format!("set statement_timeout = {};", LIMIT.as_millis()), SOON)?;
+    match client.ask("CHECKPOINT", "checkpoint;", LIMIT + Duration::from_secs(1)) {
         Err(Error::Failed { reason, .. }) if reason.contains("statement timeout") || reason.contains("no answer") => {
             let limit = LIMIT.as_secs();
             Err(Error::Refused(format!("a CHECKPOINT takes longer than {limit} s; it starts with more to replay")))
@@ -140,9 +139,11 @@ impl Backup {
     fn start(mut client: Client) -> Result<Backup, Error> {
         let version = client.version()?;
         let start = if version >= 150_000 { "pg_backup_start('snapback', true)" } else { OLD_START };
-        let timeouts = format!("set statement_timeout = {};", START.as_millis());
-        let timeouts = if version >= 140_000 { timeouts + " set idle_session_timeout = 0;" } else { timeouts };
-        client.ask("pg_backup_start", &format!("{timeouts} select {start};"), START + Duration::from_secs(1))?;
+        client.ask("the limit", &format!("set statement_timeout = {};", START.as_millis()), SOON)?;
+        if version >= 140_000 {
+            client.ask("the limit", "set idle_session_timeout = 0;", SOON)?;
+        }
+        client.ask("pg_backup_start", &format!("select {start};"), START + Duration::from_secs(1))?;
         Ok(Backup { client, version })
     }
 

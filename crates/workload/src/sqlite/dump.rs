@@ -124,12 +124,6 @@ impl Snapshot {
     }
 }
 
-impl Dump for Cursor<Vec<u8>> {}
-
-impl Dump for Pages {}
-
-impl Dump for Clone {}
-
 /// Reads through SQLite.
 struct Pages {
     /// Nothing once all was read: the log is held up no longer.
@@ -188,3 +182,8 @@ impl Read for Clone {
         Ok(length)
     }
 }
+
+impl Dump for Pages {}
+impl Dump for Clone {}
+/// What was taken to memory.
+impl Dump for Cursor<Vec<u8>> {}

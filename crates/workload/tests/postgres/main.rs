@@ -2,8 +2,10 @@
 
 mod dumping;
 mod quiescing;
+mod restoring;
 #[path = "../servers/postgres.rs"]
 mod server;
+mod verifying;
 
 use server::Postgres;
 use workload::address::{Address, Login};

@@ -162,6 +162,16 @@ impl Postgres {
         load
     }
 
+    /// Clients that come, ask, and go, until this is dropped.
+    pub(crate) fn visitors(&self, database: &str) -> Visitors {
+        let psql = format!("psql -h {} -d {database} -qAtX -c 'select 1'", self.sockets().display());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--", "sh", "-c"]);
+        command.arg(format!("while :; do PGPORT={} {psql}; done", self.port)).current_dir("/");
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Visitors(command.spawn().unwrap())
+    }
+
     /// A program of its version, as its user.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let versions =
@@ -192,6 +202,17 @@ impl Drop for Postgres {
 pub(crate) fn own(path: &Path) {
     let status = Command::new("chown").args(["-R", "postgres:postgres"]).arg(path).status().unwrap();
     assert!(status.success(), "chown {path:?}");
+}
+
+/// Clients that come again and again until this is dropped.
+pub(crate) struct Visitors(Child);
+
+impl Drop for Visitors {
+    fn drop(&mut self) {
+        let group = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        let _ = self.0.wait();
+    }
 }
 
 /// Clients that write until this is dropped.

@@ -35,6 +35,13 @@ impl Site {
     pub(crate) fn login(&self) -> Login {
         login(&self.path("app.db"))
     }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.directory.path()).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
 }
 
 pub(crate) fn login(path: &Path) -> Login {

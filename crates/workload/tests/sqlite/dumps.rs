@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use workload::dump::{self, Format};
 
-use crate::busy::{Site, Writer, check};
+use crate::busy::{Site, Writer, check, login};
 
 fn dump(site: &Site) -> Vec<u8> {
     let contents = dump::contents(&site.login(), false).unwrap();
@@ -51,5 +51,38 @@ fn a_dump_with_a_rollback_journal_is_one_moment_too() {
         fs::write(&copy, bytes).unwrap();
         check(&copy);
         writer.goes_on();
+    }
+}
+
+#[test]
+fn what_is_no_database_is_told_as_what_it_is() {
+    let site = Site::new("wal");
+    let path = site.path("app.db");
+    let error = |path: &std::path::Path| dump::contents(&login(path), false).unwrap_err().to_string();
+    assert!(error(&site.path("none.db")).ends_with("cannot be reached: there is no such file"));
+    assert!(!site.path("none.db").exists());
+    assert!(error(path.parent().unwrap()).ends_with("it is no file"));
+    fs::write(site.path("text.db"), "hello ".repeat(2000)).unwrap();
+    assert!(error(&site.path("text.db")).contains("no SQLite database, or an encrypted one"));
+    // Cut: the header knows of more.
+    let whole = dump(&site);
+    fs::write(site.path("cut.db"), &whole[..whole.len() / 2]).unwrap();
+    assert!(error(&site.path("cut.db")).contains("it is damaged"), "{}", error(&site.path("cut.db")));
+    let mut damaged = whole;
+    damaged[100..4000].fill(0x5a);
+    fs::write(site.path("damaged.db"), damaged).unwrap();
+    assert!(error(&site.path("damaged.db")).contains("it is damaged"), "{}", error(&site.path("damaged.db")));
+    // An empty file is a database without tables.
+    fs::write(&path, "").unwrap();
+    assert_eq!(dump(&site), b"");
+}
+
+#[test]
+fn a_dump_leaves_the_files_of_a_database_that_nobody_uses_as_they_were() {
+    for journal in ["wal", "delete"] {
+        let site = Site::new(journal);
+        let before = (site.names(), fs::read(site.path("app.db")).unwrap());
+        assert!(dump(&site) == before.1);
+        assert!((site.names(), fs::read(site.path("app.db")).unwrap()) == before);
     }
 }

@@ -94,7 +94,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // An ordinary user must be let into the directories first. The standard library holds each level open.
         let _ = Command::new("chmod").args(["-R", "-f", "u+rwX"]).arg(&self.0).status();
-        let _ = Command::new("rm").arg("-rf").arg(&self.0).status();
+        let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.0).status();
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use engine::config::{Config, ConfigError, Issue, PasswordSource};
+use engine::database::held;
 
 use crate::configuration;
 use crate::error::Code;
@@ -95,6 +96,12 @@ fn on_this_machine(path: &Path, config: &Config) -> Vec<Issue> {
         for path in project.paths.iter().filter(|path| !path.exists()) {
             let message = format!("project.{}: {} is not there", project.name, printable(path));
             warn(message, "create it, or correct the path");
+        }
+    }
+    for project in config.projects.values() {
+        for (name, why) in held::not_inside(project) {
+            let what = format!("project.{}: snapshots of it do not hold the database {name}: {why}", project.name);
+            warn(what, "its dump in backups does; or add the directory of its files to paths");
         }
     }
     for repository in config.repositories.values() {

@@ -1,5 +1,6 @@
 //! Where a rollback of btrfs could go wrong.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use snapshot::id::Id;
@@ -131,9 +132,10 @@ fn the_root_of_a_running_system_is_rolled_back_for_the_next_start_and_goes_on_un
     make_subvolume(&root.join("var/lib/machines"));
     std::fs::write(root.join("var/lib/machines/one"), "").unwrap();
     std::fs::write(root.join("file"), "then").unwrap();
-    for name in ["proc", "dev"] {
-        run("mount", ["--rbind", &format!("/{name}"), &root.join(name).to_string_lossy()]);
-    }
+    // Never the machine's own: what is unmounted or removed in a bound copy may be gone in the original, too.
+    run("mount", ["-t", "proc", "none", &root.join("proc").to_string_lossy()]);
+    run("mount", ["-t", "tmpfs", "none", &root.join("dev").to_string_lossy()]);
+    run("cp", [OsStr::new("--archive"), image.device().as_ref(), root.join("dev").as_ref()]);
     let old = Id::random();
     let is_done = forked(|| {
         // With the root changed, all that this process sees is as in a system of which it is the root.
