@@ -118,16 +118,4 @@ impl Target {
             Target::Project(project) => Some(project),
         }
     }
-
-    /// The one directory that is meant, for what cannot be done to several at once.
-    pub(crate) fn only(&self, what: &str) -> Result<&Path> {
-        match self.directories() {
-            [directory] => Ok(directory),
-            directories => {
-                let list = directories.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-                let error = CommandError::usage(format!("{what} takes one directory, and the project has several"));
-                Err(error.hint(format!("one of {list}")).into())
-            }
-        }
-    }
 }

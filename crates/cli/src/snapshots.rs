@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
+use engine::config::Project;
 use engine::guard::document::Guard;
 use engine::nearest::nearest;
 use engine::net::{Nets, Place};
@@ -20,9 +21,10 @@ use snapshot::runner::System;
 use snapshot::state::{Lock, State};
 use snapshot::{detect, mounts};
 
-use crate::configuration::{self, Target};
+use crate::configuration;
 use crate::error::CommandError;
 use crate::global::Global;
+use crate::human;
 use crate::open::holder;
 use crate::output::{Output, printable};
 use crate::signals;
@@ -41,7 +43,7 @@ impl<'a> Session<'a> {
     pub(crate) fn open(global: &Global, output: &'a Output) -> Result<Self> {
         let state = State::open(directory(global)?)?;
         let nets = Nets {
-            place: Place::in_state(state.root()),
+            place: place(&state, global),
             state: state.root().to_owned(),
             holder: holder(),
             time_zone: jiff::tz::TimeZone::system(),
@@ -54,8 +56,8 @@ impl<'a> Session<'a> {
     pub(crate) fn lock(&self) -> Result<Lock> {
         let lock = self.state.lock(&mut || self.tell_waiting())?;
         for recovered in rollback::recover(&lock, &self.opener())? {
-            let directory = printable(&recovered.directory);
-            let what = format!("a rollback of {directory} to {} was cut short", recovered.to);
+            let directories = listed(&recovered.directories);
+            let what = format!("a rollback of {directories} to {} was cut short", recovered.to);
             match recovered.ending {
                 Ok(ending) => {
                     let now = if ending.is_finished { "it is finished now" } else { "it is taken back now" };
@@ -77,11 +79,11 @@ impl<'a> Session<'a> {
     }
 
     /// How a guard goes back.
-    pub(crate) fn roll_back(&self) -> impl Fn(&Guard, &Record) -> Result<Id, snapshot::error::Error> + Sync {
+    pub(crate) fn roll_back(&self) -> impl Fn(&Guard) -> Result<Id, Error> + Sync {
         let (state, nets) = (self.state.clone(), self.nets.clone());
-        move |guard, record| {
+        move |guard| {
             let open = |directory: &Path, handle: &Handle| nets.reopen(directory, handle);
-            rollback::take_back(&state, &open, record, &guard.services, guard.started, Timestamp::now())
+            rollback::take_back(&state, &open, &guard.snapshots(), &guard.services, guard.started, Timestamp::now())
         }
     }
 
@@ -183,10 +185,20 @@ impl<'a> Session<'a> {
     }
 }
 
+/// A point in time to go back to.
+pub(crate) struct Point {
+    /// Snapshots of one directory each; the one that was named is the first.
+    pub(crate) records: Vec<Record>,
+    /// The project of which it is the newest, if one was named.
+    pub(crate) project: Option<String>,
+}
+
 impl Session<'_> {
-    /// As [`Session::find`], or the newest snapshot of the project of this name.
-    pub(crate) fn find_or_newest(&self, text: &str, global: &Global) -> Result<(Record, Handle)> {
-        let found = self.find(text);
+    /// The snapshot that a text means and what was taken together with it, or the newest point in time of the project
+    /// of this name.
+    pub(crate) fn find_point(&self, text: &str, global: &Global) -> Result<Point> {
+        let found =
+            self.find(text).and_then(|(record, _)| Ok(Point { records: self.together(record)?, project: None }));
         // A mistake in the configuration is no reason to leave a broken server as it is.
         let config = match configuration::load_if_any(global) {
             Ok(config) => config.unwrap_or_default(),
@@ -203,29 +215,109 @@ impl Session<'_> {
                 (found, _) => found,
             };
         };
-        if let Ok((record, _)) = found {
-            let error =
-                CommandError::usage(format!("{text:?} is a project and the beginning of snapshot {}", record.id));
+        if let Ok(point) = found {
+            let id = point.records[0].id;
+            let error = CommandError::usage(format!("{text:?} is a project and the beginning of snapshot {id}"));
             return Err(error.hint("write the whole id, or latest").into());
         }
-        let target = Target::Project(Box::new(project.clone()));
-        let directory = target.only("this")?;
-        let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
-        let record = self.state.find("latest", Some(&directory)).map_err(|error| match error {
-            Error::NoSuchSnapshot(_) => {
-                let error = CommandError::new(format!("there is no snapshot of the project {text}"));
-                error.hint(format!("snapback snapshot create {text}")).into()
-            }
-            error => anyhow::Error::from(error),
-        })?;
+        Ok(Point { records: self.newest_of(project)?, project: Some(text.to_owned()) })
+    }
+
+    /// As [`Session::find_point`], for what is about one snapshot: the one that was named, or the project's first.
+    pub(crate) fn find_or_newest(&self, text: &str, global: &Global) -> Result<(Record, Handle)> {
+        let record = self.find_point(text, global)?.records.swap_remove(0);
         self.find(&record.id.to_string())
     }
+
+    /// A snapshot, and those that were taken together with it.
+    pub(crate) fn together(&self, record: Record) -> Result<Vec<Record>> {
+        let mut all = vec![record];
+        if all[0].group.is_some() {
+            let is_other =
+                |other: &Record| other.group == all[0].group && other.id != all[0].id && other.handle.is_some();
+            let others: Vec<Record> = self.state.records()?.into_iter().filter(is_other).collect();
+            all.extend(others);
+        }
+        Ok(all)
+    }
+
+    /// The newest snapshot of a project: of each of its directories one, all taken together.
+    fn newest_of(&self, project: &Project) -> Result<Vec<Record>> {
+        let mut directories = Vec::new();
+        for path in &project.paths {
+            let directory = path.canonicalize().map_err(Error::io("look at", path))?;
+            if !directories.contains(&directory) {
+                directories.push(directory);
+            }
+        }
+        let none = || {
+            let error = CommandError::new(format!("there is no snapshot of the project {}", project.name));
+            error.hint(format!("snapback snapshot create {}", project.name))
+        };
+        if let [directory] = &directories[..] {
+            return match self.state.find("latest", Some(directory)) {
+                Err(Error::NoSuchSnapshot(_)) => Err(none().into()),
+                found => Ok(vec![found?]),
+            };
+        }
+        let is_one = |record: &Record| {
+            let is_ours = record.project.as_ref() == Some(&project.name) && directories.contains(&record.directory);
+            is_ours && record.handle.is_some() && record.purpose.is_a_point_to_return_to()
+        };
+        let records: Vec<Record> = self.state.records()?.into_iter().filter(is_one).collect();
+        let newest = records.iter().rfind(|record| record.group.is_some()).ok_or_else(none)?;
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for directory in &directories {
+            match records.iter().find(|record| record.group == newest.group && record.directory == *directory) {
+                Some(record) => found.push(record.clone()),
+                None => missing.push(directory.clone()),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        // Half of a project from one moment and half from another is worse than either.
+        let (at, id) = (human::age(self.now.as_second(), newest.created.as_second()), newest.id);
+        let error = CommandError::new(format!(
+            "the newest snapshot of the project, of {at}, has nothing of {}",
+            listed(&missing)
+        ));
+        Err(error.hint(format!("{id} is the others': snapback rollback {id}")).into())
+    }
+
+    /// The mechanisms for directories of which there may be no snapshots yet, each once.
+    pub(crate) fn providers(&self, nets: &Nets, directories: &[PathBuf]) -> Result<Vec<Box<dyn Provider>>, Error> {
+        let mut providers: Vec<Box<dyn Provider>> = Vec::new();
+        for directory in directories {
+            let provider = nets.provider(directory)?;
+            if !providers.iter().any(|known| known.directory() == provider.directory()) {
+                providers.push(provider);
+            }
+        }
+        Ok(providers)
+    }
+}
+
+/// Directories, for people to read.
+pub(crate) fn listed(directories: &[PathBuf]) -> String {
+    directories.iter().map(|directory| printable(directory)).collect::<Vec<_>>().join(" and ")
 }
 
 /// The storage's own mechanism for a directory of which there may be no snapshot yet.
 pub(crate) fn provider_of(directory: &Path) -> Result<Box<dyn Provider>, Error> {
     let directory = directory.canonicalize().map_err(Error::io("look at", directory))?;
     detect::provider(&directory, &mounts::mounts()?, Arc::new(System))
+}
+
+/// Where nets are kept. With a configuration that cannot be read, where they are by default: a mistake in it must not
+/// stop a rollback.
+fn place(state: &State, global: &Global) -> Place {
+    let config = configuration::load_if_any(global).ok().flatten();
+    match config.and_then(|config| config.net_directory) {
+        Some(directory) => Place::in_directory(&directory, state.root()),
+        None => Place::in_state(state.root()),
+    }
 }
 
 /// `--state-dir`; else where the system keeps such things, for all or for the user.

@@ -138,3 +138,31 @@ fn killed_at_any_step_a_directory_is_as_before_or_a_subvolume() {
     });
     assert!(steps >= 3, "only {steps} steps");
 }
+
+#[test]
+fn of_a_project_each_directory_that_cannot_have_snapshots_is_adopted() {
+    let shop = Shop::new();
+    let [files, data] = ["files", "data"].map(|name| shop.directory().with_file_name(name));
+    for directory in [&files, &data] {
+        fs::create_dir(directory).unwrap();
+        fs::write(directory.join("index"), "one").unwrap();
+    }
+    let config = shop.environment.path("snapback.toml");
+    fs::write(&config, format!("[project.site]\npaths = [{:?}, {files:?}, {data:?}]\n", shop.name())).unwrap();
+    let run = |arguments: &[&str]| -> Run {
+        let mut command = shop.environment.command();
+        command.env("SNAPBACK_CONFIG", &config).args(arguments).output().unwrap().into()
+    };
+    let told = run(&["adopt", "site", "--yes"]).succeeds();
+    assert!(told.stderr.contains(&format!("{} can have snapshots already", shop.name())), "{told:?}");
+    let made = run(&["snapshot", "create", "site", "--json"]).succeeds().json();
+    assert_eq!(made.as_array().unwrap().len(), 3, "{made}");
+    // The hook has the directories behind the name.
+    let hook = shop.environment.path("hook");
+    let install = ["hook", "install", "apt", "--directory", "site", "--file", hook.to_str().unwrap()];
+    run(&install).succeeds();
+    let text = fs::read_to_string(hook).unwrap();
+    for directory in [&shop.directory(), &files, &data] {
+        assert!(text.contains(directory.to_str().unwrap()), "{text}");
+    }
+}

@@ -350,3 +350,32 @@ fn the_root_of_a_system_is_guarded_while_it_runs_from_it() {
     assert_eq!(shop.read("tmp/theirs"), "new\n", "what each boot makes anew is neither kept nor taken back");
     assert!(ran.stderr.contains("a root file system on btrfs"), "{ran:?}");
 }
+
+#[test]
+fn nets_lie_where_the_configuration_says_and_those_before_stay_usable() {
+    let shop = ext4();
+    let config = shop.environment.path("snapback.toml");
+    let run = |arguments: &[&str]| -> Run {
+        let mut command = shop.environment.command();
+        command.env("SNAPBACK_CONFIG", &config).args(arguments).output().unwrap().into()
+    };
+    fs::write(&config, "").unwrap();
+    run(&["snapshot", "create", &shop.name()]).succeeds();
+    let before = shop.list()[0]["id"].as_str().unwrap().to_owned();
+    // Within what it is a net of, where it is spared.
+    let place = shop.directory().join("nets");
+    fs::write(&config, format!("[net]\ndirectory = {place:?}\n")).unwrap();
+    shop.write("index", "two");
+    run(&["snapshot", "create", &shop.name()]).succeeds();
+    assert!(place.join("repository/config").exists());
+    assert!(!place.join("password").exists(), "it stays in the state directory");
+    shop.write("index", "three");
+    run(&["rollback", "latest", "--yes"]).succeeds();
+    assert_eq!(shop.read("index"), "two");
+    run(&["rollback", &before, "--yes"]).succeeds();
+    assert_eq!(shop.read("index"), "one");
+    // Nothing is lost of the other place by it, nor is a mistake in the file in the way.
+    fs::write(&config, "[net]\ndirectroy = 1\n").unwrap();
+    run(&["rollback", "--undo", "--yes"]).succeeds();
+    assert_eq!(shop.read("index"), "two");
+}

@@ -285,6 +285,9 @@ fn a_manager_of_services_hears_that_it_is_up_alive_and_ending() {
     for _ in 0..3 {
         hears("WATCHDOG=1");
     }
+    daemon.signal(Signal::HUP);
+    hears("RELOADING=1\nMONOTONIC_USEC=");
+    hears("READY=1");
     daemon.signal(Signal::TERM);
     hears("STOPPING=1");
     assert_eq!(daemon.ends(), 0);

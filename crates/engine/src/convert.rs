@@ -125,7 +125,8 @@ fn finish(
 /// Finishes or takes back what was cut short.
 pub fn recover(lock: &Lock, runner: &dyn Runner) -> Result<Vec<Recovered>, Error> {
     let mut recovered = Vec::new();
-    for (_, Entry { directory, details, .. }) in journal::of::<Details>(lock.state(), CHANGE)? {
+    for (_, Entry { mut directories, details, .. }) in journal::of::<Details>(lock.state(), CHANGE)? {
+        let Some(directory) = directories.pop() else { continue };
         let conversion = Conversion::open(&directory, &mounts::mounts()?)?.ok_or_else(|| {
             Error::refused(format!("{} is not on a btrfs any more", directory.display()))
                 .or("mount what was mounted there when it was made a subvolume")
@@ -142,7 +143,7 @@ pub fn recover(lock: &Lock, runner: &dyn Runner) -> Result<Vec<Recovered>, Error
 fn write(lock: &Lock, directory: &Path, details: &Details) -> Result<(), Error> {
     let entry = Entry {
         change: CHANGE.to_owned(),
-        directory: directory.to_owned(),
+        directories: vec![directory.to_owned()],
         snapshots: Vec::new(),
         is_switching: true,
         details: details.clone(),

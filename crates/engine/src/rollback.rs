@@ -9,7 +9,7 @@ use snapshot::id::Id;
 use snapshot::provider::{Open, Provider};
 use snapshot::record::{Purpose, Record};
 use snapshot::rollback::plan::Refusal;
-use snapshot::rollback::{self, recover::Recovered};
+use snapshot::rollback::{self, Member, recover::Recovered};
 use snapshot::runner::System;
 use snapshot::state::{Lock, State};
 
@@ -41,16 +41,15 @@ pub fn probe(command: &str, limit: Duration) -> Vec<String> {
     ["timeout", "--verbose", "--kill-after=5", &limit, "/bin/sh", "-c", command].map(str::to_owned).to_vec()
 }
 
-/// Plans to take a directory back to one of its snapshots, with the databases in it in mind.
-pub fn plan(
-    state: &State,
-    provider: &dyn Provider,
-    record: &Record,
-    request: rollback::Request,
-) -> Result<rollback::Plan, Error> {
-    let request = rollback::Request { stale: database::rollback::stale(record), ..request };
-    let mut plan = rollback::gather(state, provider, &System, record, request)?;
-    database::rollback::refuse(&mut plan, record);
+/// Plans to take directories back to one of their snapshots each, together, with the databases in them in mind.
+pub fn plan(state: &State, members: Vec<Member<'_>>, request: rollback::Request) -> Result<rollback::Plan, Error> {
+    let members: Vec<Member<'_>> = members
+        .into_iter()
+        .map(|member| Member { stale: database::rollback::stale(member.snapshot), ..member })
+        .collect();
+    let mut plan = rollback::gather(state, &members, &System, request)?;
+    let records: Vec<&Record> = members.iter().map(|member| member.snapshot).collect();
+    database::rollback::refuse(&mut plan, &records);
     Ok(plan)
 }
 
@@ -59,12 +58,13 @@ pub fn recover(lock: &Lock, open: &Open<'_>) -> Result<Vec<Recovered>, Error> {
     rollback::recover::recover(lock, &System, open, &mut |_| ())
 }
 
-/// Takes a directory back to a snapshot without asking anybody, and gives the snapshot of the state left behind. What
-/// was done already, as a recovery or somebody else did it since `begun`, is not done again.
+/// Takes directories back to a snapshot each, together and without asking anybody, and gives the snapshot of the state
+/// left behind, of several the first. What was done already, as a recovery or somebody else did it since `begun`, is
+/// not done again.
 pub fn take_back(
     state: &State,
     open: &Open<'_>,
-    record: &Record,
+    snapshots: &[Id],
     services: &Services,
     begun: Timestamp,
     now: Timestamp,
@@ -73,16 +73,32 @@ pub fn take_back(
     for recovered in recover(&lock, open)? {
         recovered.ending?;
     }
-    if let Some(done) = safety_of(state, record.id, begun)? {
+    // They go back together, so what is done of one is done of all.
+    let Some(first) = snapshots.first() else {
+        return Err(Error::refused("there is nothing to roll back"));
+    };
+    if let Some(done) = safety_of(state, *first, begun)? {
         return Ok(done);
     }
-    let Some(handle) = &record.handle else {
-        return Err(Error::NoSuchSnapshot(record.id.to_string()));
+    let records = snapshots.iter().map(|id| state.record(*id)).collect::<Result<Vec<_>, _>>()?;
+    let providers = providers(&records, open)?;
+    let providers: Vec<&dyn Provider> = providers.iter().map(|provider| &**provider).collect();
+    let plan = plan(state, members(&providers, &records), request(services, now))?;
+    let outcome = rollback::run::run(&lock, &providers, &System, plan, now, &mut |_| ())?;
+    outcome.safeties.first().map(|safety| safety.id).ok_or_else(|| Error::refused("no state was left behind"))
+}
+
+/// What made each of the snapshots.
+pub fn providers(records: &[Record], open: &Open<'_>) -> Result<Vec<Box<dyn Provider>>, Error> {
+    let of = |record: &Record| match &record.handle {
+        Some(handle) => open(&record.directory, handle),
+        None => Err(Error::NoSuchSnapshot(record.id.to_string())),
     };
-    let provider = open(&record.directory, handle)?;
-    let plan = plan(state, &*provider, record, request(services, now))?;
-    let outcome = rollback::run::run(&lock, &*provider, &System, plan, now, &mut |_| ())?;
-    Ok(outcome.safety.id)
+    records.iter().map(of).collect()
+}
+
+fn members<'a>(providers: &[&'a dyn Provider], records: &'a [Record]) -> Vec<Member<'a>> {
+    providers.iter().zip(records).map(|(provider, record)| Member::new(*provider, record)).collect()
 }
 
 fn request(services: &Services, now: Timestamp) -> rollback::Request {
@@ -94,15 +110,15 @@ fn request(services: &Services, now: Timestamp) -> rollback::Request {
     }
 }
 
-/// Refuses if a rollback to a snapshot would be refused now: before something is risked.
+/// Refuses if a rollback to snapshots, together, would be refused now: before something is risked.
 pub fn refuse_if_impossible(
     state: &State,
-    provider: &dyn Provider,
-    record: &Record,
+    providers: &[&dyn Provider],
+    records: &[Record],
     services: &Services,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let plan = plan(state, provider, record, request(services, now))?;
+    let plan = plan(state, members(providers, records), request(services, now))?;
     match plan.refusals.into_iter().next() {
         None => Ok(()),
         Some(Refusal { message, hint }) => {

@@ -105,7 +105,9 @@ fn what_would_be_survived_follows_from_where_the_backups_lie() {
     let empty = Repository { backups: 0, newest: None, ..repository(Nearness::Elsewhere) };
     let in_memory = Repository { is_in_memory: true, ..repository(Nearness::SameMachine) };
     let append_only = Repository { exposure: Exposure::AppendOnly, ..repository(Nearness::Elsewhere) };
-    let offline = Repository { exposure: Exposure::Offline, ..repository(Nearness::SameMachine) };
+    let connected = Repository { exposure: Exposure::Offline, ..repository(Nearness::SameMachine) };
+    let away = Unreachable { since: Some(ago(6 * HOUR)), reason: "it is not there".to_owned(), is_new: false };
+    let offline = Repository { unreachable: Some(away), ..connected.clone() };
     let no_snapshot = |project: Project| Project { snapshots: Snapshots::default(), ..project };
     for (what, project, expected) in [
         ("snapshots alone are no backup", with(vec![]), [Yes, Yes, No, No, No]),
@@ -125,6 +127,7 @@ fn what_would_be_survived_follows_from_where_the_backups_lie() {
         ("memory is gone with the power", with(vec![in_memory]), [Yes, Yes, No, No, No]),
         ("append-only", with(vec![append_only]), [Yes; 5]),
         ("offline", with(vec![offline]), [Yes, Yes, Yes, No, Yes]),
+        ("offline, and connected just now", with(vec![connected]), [Yes, Yes, Yes, No, Unknown]),
     ] {
         assert_eq!(answers(project), expected, "{what}");
     }
@@ -140,6 +143,14 @@ fn the_reason_names_the_repository_and_the_time_one_would_come_back_to() {
     assert_eq!(survives.dead_disk.why, "the repository disk lies on another disk");
     assert_eq!(survives.dead_disk.as_of, Some(ago(HOUR)), "of two that help, the newer");
     assert_eq!((survives.lost_server.as_of, survives.malware.as_of), (Some(ago(7 * HOUR)), None));
+}
+
+#[test]
+fn a_plan_with_snapshots_where_there_can_be_none_is_told_with_the_way_out() {
+    let nowhere = Project { snapshots: Snapshots::default(), ..shop() };
+    let of = |kind| status(Project { tasks: vec![task(kind, now())], ..nowhere.clone() });
+    let is_told = |kind| of(kind).projects[0].attention.iter().any(|told| told.command == "snapback adopt /srv/shop");
+    assert!(is_told(TaskKind::Snapshot) && !is_told(TaskKind::Backup));
 }
 
 #[test]

@@ -24,8 +24,8 @@ const KIND: &str = "journal";
 pub struct Entry<T> {
     /// What is done, one word: "rollback". It says who understands the details.
     pub change: String,
-    /// The live directory it is about.
-    pub directory: PathBuf,
+    /// The live directories it is about.
+    pub directories: Vec<PathBuf>,
     /// Snapshots it needs or makes.
     pub snapshots: Vec<Id>,
     /// The live tree may be half changed: nobody else touches the directory or snapshots it meanwhile.
@@ -54,26 +54,37 @@ pub fn of<T: DeserializeOwned>(state: &State, change: &str) -> Result<Vec<(Id, E
     let entries = all(state)?.into_iter().filter(|(_, entry)| entry.change == change);
     entries
         .map(|(id, entry)| {
-            let Entry { change, directory, snapshots, is_switching, details } = entry;
+            let Entry { change, directories, snapshots, is_switching, details } = entry;
             let details = serde_json::from_value(details).map_err(|error| Error::Damaged {
                 path: state.root().join(KIND).join(format!("{id}.json")),
                 reason: error.to_string(),
             })?;
-            Ok((id, Entry { change, directory, snapshots, is_switching, details }))
+            Ok((id, Entry { change, directories, snapshots, is_switching, details }))
         })
         .collect()
 }
 
 /// Refuses if the live tree of a directory, or one above or below it, may be half changed.
 pub fn refuse_if_switching(state: &State, directory: &Path) -> Result<(), Error> {
-    let touches = |other: &Path| other.starts_with(directory) || directory.starts_with(other);
-    match all(state)?.into_iter().find(|(_, entry)| entry.is_switching && touches(&entry.directory)) {
+    match switching(state, directory)? {
         None => Ok(()),
-        Some((_, entry)) => Err(Error::refused(format!(
+        Some(entry) => Err(Error::refused(format!(
             "a {} of {} was cut short and is neither finished nor reverted",
             entry.change,
-            entry.directory.display()
+            shown(&entry.directories)
         ))
         .or("whatever changes something finishes or reverts it first, such as: snapback snapshot expire")),
     }
+}
+
+/// What may have changed the live tree of a directory, or of one above or below it, by half.
+pub(crate) fn switching(state: &State, directory: &Path) -> Result<Option<Entry<serde_json::Value>>, Error> {
+    let touches = |other: &PathBuf| other.starts_with(directory) || directory.starts_with(other);
+    let is_it = |entry: &Entry<_>| entry.is_switching && entry.directories.iter().any(touches);
+    Ok(all(state)?.into_iter().map(|(_, entry)| entry).find(is_it))
+}
+
+/// Directories, for people to read.
+pub(crate) fn shown(directories: &[PathBuf]) -> String {
+    directories.iter().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(" and ")
 }

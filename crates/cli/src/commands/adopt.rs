@@ -6,20 +6,23 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use engine::config::Project;
 use engine::convert;
 use snapshot::adopt::{self, Plan, Request, Volume};
 use snapshot::holders::Holder;
+use snapshot::provider::Kind;
 use snapshot::runner::System;
 
 use crate::ask::{self, Answer};
+use crate::configuration::Target;
 use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human;
 use crate::output::{Output, printable};
-use crate::snapshots::Session;
+use crate::snapshots::{Session, provider_of};
 
 /// Make snapshots of a directory possible where its file system has none.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 On btrfs the directory is made a subvolume of its own, in place, within seconds. Elsewhere (ext4, say) it
 is moved onto a btrfs volume in a file, which is mounted in its place, now and at each start: copied and
@@ -27,11 +30,11 @@ compared before anything is changed. What it held stays below the volume, closed
 
   snapback adopt /srv/shop --size 20G")]
 pub(crate) struct Command {
-    /// The directory
-    #[arg(value_name = "DIR", required_unless_present = "keep_up")]
+    /// The directory, or a project: each of its directories, with its units stopped meanwhile
+    #[arg(value_name = "PROJECT|DIR", required_unless_present = "keep_up")]
     directory: Option<PathBuf>,
 
-    /// How large the volume shall be, such as 20G; the room is taken from the disk at once
+    /// How large the volume shall be (of a project of several directories, each), such as 20G; the room is taken from the disk at once
     #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
     size: Option<u64>,
 
@@ -74,27 +77,52 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         Some(given) => given.canonicalize().with_context(|| format!("cannot use {}", given.display()))?,
         None => session.state.root().join("volumes"),
     };
-    let Some(directory) = command.directory.as_deref().filter(|_| !command.keep_up) else {
+    let Some(named) = command.directory.as_deref().filter(|_| !command.keep_up) else {
         return keep_up(&volumes, output);
     };
+    let target = Target::find(named, global)?;
+    let command = &command.of(target.project());
+    let mut code = ExitCode::SUCCESS;
+    for directory in target.directories() {
+        // One after the other: what went wrong with one is looked at before the next is touched.
+        code = adopt_one(directory, command, &volumes, target.directories().len() > 1, &session)?;
+        if code != ExitCode::SUCCESS {
+            break;
+        }
+    }
+    Ok(code)
+}
+
+fn adopt_one(
+    directory: &Path,
+    command: &Command,
+    volumes: &Path,
+    is_one_of_several: bool,
+    session: &Session<'_>,
+) -> Result<ExitCode> {
     let directory = directory.canonicalize().with_context(|| format!("cannot adopt {}", directory.display()))?;
     if command.grow.is_some() || command.undo {
-        let volume = find(&volumes, &directory)?;
+        let volume = find(volumes, &directory)?;
         if let Some(bytes) = command.grow {
-            return grow(&volume, bytes, command.dry_run, &session);
+            return grow(&volume, bytes, command.dry_run, session);
         }
         let plan = adopt::plan_back(&volume, command.stop.clone())?;
-        return move_it(plan, command, &session);
+        return move_it(plan, command, session);
+    }
+    // Of a project, some may have what the others lack.
+    if is_one_of_several && provider_of(&directory).is_ok_and(|provider| provider.kind() != Kind::Reflink) {
+        session.output.message(format_args!("{} can have snapshots already", printable(&directory)));
+        return Ok(ExitCode::SUCCESS);
     }
     if let Some(plan) = convert::plan(&directory, command.stop.clone())? {
-        return make_subvolume(plan, &directory, command, &session);
+        return make_subvolume(plan, &directory, command, session);
     }
     let Some(bytes) = command.size else {
         let error = CommandError::usage("how large shall the volume be?");
         return Err(error.hint("--size 20G; it holds the directory, and what snapshots keep of it").into());
     };
     if command.volumes.is_none() {
-        std::fs::create_dir_all(&volumes).with_context(|| format!("cannot create {}", volumes.display()))?;
+        std::fs::create_dir_all(volumes).with_context(|| format!("cannot create {}", volumes.display()))?;
     }
     let name = adopt::unit_name(&directory);
     let image = volumes.join(format!("{}.btrfs", name.trim_end_matches(".mount")));
@@ -102,7 +130,18 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let request =
         Request { directory, image, bytes, units, stop: command.stop.clone(), keeps_old: !command.remove_old };
     let plan = adopt::plan(&request, &System)?;
-    move_it(plan, command, &session)
+    move_it(plan, command, session)
+}
+
+impl Command {
+    /// With what the project says where the arguments say nothing.
+    fn of(&self, project: Option<&Project>) -> Command {
+        let mut command = self.clone();
+        if let Some(project) = project.filter(|_| self.stop.is_empty()) {
+            command.stop.clone_from(&project.units);
+        }
+        command
+    }
 }
 
 fn find(volumes: &Path, directory: &Path) -> Result<Volume> {

@@ -12,8 +12,8 @@ use crate::clock::SystemClock;
 use crate::error::CommandError;
 use crate::global::Global;
 use crate::human;
-use crate::output::{Output, printable};
-use crate::snapshots::Session;
+use crate::output::Output;
+use crate::snapshots::{Session, listed};
 
 /// Say that all is well after a command that was guarded with --confirm, so that nothing is rolled back.
 #[derive(Args, Debug)]
@@ -32,8 +32,9 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     if output.json {
         output.json(&guard)?;
     }
-    let (directory, grace) = (printable(&guard.directory), human::span(guard.grace_secs));
-    output.message(format_args!("confirmed: {directory} stays as it is; snapshot {id} goes in {grace}"));
+    let (directories, grace) = (listed(&guard.directories()), human::span(guard.grace_secs));
+    let stays = if guard.others.is_empty() { "stays" } else { "stay" };
+    output.message(format_args!("confirmed: {directories} {stays} as it is; snapshot {id} goes in {grace}"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,6 +15,7 @@ use engine::process::Process;
 
 use crate::clock::SystemClock;
 use crate::commands::guard::GUARD_VARIABLE;
+use crate::configuration::Target;
 use crate::error::{Code, CommandError};
 use crate::global::Global;
 use crate::human::{self, parse_duration};
@@ -53,8 +54,8 @@ pub(crate) struct Install {
     #[arg(value_name = "MANAGER")]
     manager: Which,
 
-    /// Of what (may be repeated)
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    /// Of what: a directory, or a project, of its directories as they are now (may be repeated)
+    #[arg(long, value_name = "PROJECT|DIR", default_value = "/")]
     directory: Vec<PathBuf>,
 
     /// How long the snapshots live
@@ -128,10 +129,16 @@ type Write = fn(&Installation<'_>) -> Result<String, snapshot::error::Error>;
 
 fn install(command: &Install, global: &Global, output: &Output) -> Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let directories = command.directory.iter().map(|directory| {
-        directory.canonicalize().with_context(|| format!("cannot take snapshots of {}", directory.display()))
-    });
-    let directories = directories.collect::<Result<Vec<_>>>()?;
+    let mut directories = Vec::new();
+    for named in &command.directory {
+        for directory in Target::find(named, global)?.directories() {
+            let found = directory.canonicalize();
+            let found = found.with_context(|| format!("cannot take snapshots of {}", directory.display()))?;
+            if !directories.contains(&found) {
+                directories.push(found);
+            }
+        }
+    }
     for directory in &directories {
         // Better told now than in the midst of an upgrade.
         provider_of(directory)?;
@@ -278,7 +285,7 @@ fn take(command: &Run, global: &Global, output: &Output) -> Result<bool> {
     let expires = session.now.checked_add(command.grace).ok();
     let guarded = guarded(&session)?;
     let directories: Vec<PathBuf> =
-        command.directory.iter().filter(|directory| guarded.as_ref() != Some(*directory)).cloned().collect();
+        command.directory.iter().filter(|directory| !guarded.contains(directory)).cloned().collect();
     let done = hook::before(&lock, &run, &directories, &provider_of, expires, session.now)?;
     for record in &done.made {
         let directory = printable(&record.directory);
@@ -292,13 +299,13 @@ fn take(command: &Run, global: &Global, output: &Output) -> Result<bool> {
     Ok(done.failed.is_empty())
 }
 
-/// The directory of the guard whose command the package manager is, or is called by: it has its snapshot.
-fn guarded(session: &Session<'_>) -> Result<Option<PathBuf>> {
-    let Some(id) = std::env::var(GUARD_VARIABLE).ok().and_then(|id| id.parse().ok()) else { return Ok(None) };
+/// The directories of the guard whose command the package manager is, or is called by: they have their snapshots.
+fn guarded(session: &Session<'_>) -> Result<Vec<PathBuf>> {
+    let Some(id) = std::env::var(GUARD_VARIABLE).ok().and_then(|id| id.parse().ok()) else { return Ok(Vec::new()) };
     let back = session.roll_back();
     let guards = Guards::open(&session.state, &SystemClock, &back)?;
     let guard = guards.all()?.into_iter().find(|guard| guard.id == id && guard.phase == Phase::Running);
-    Ok(guard.map(|guard| guard.directory))
+    Ok(guard.map(|guard| guard.directories()).unwrap_or_default())
 }
 
 /// How the package manager was called.

@@ -1,6 +1,7 @@
 //! `snapback rollback`
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,10 @@ use clap::Args;
 use engine::rollback::SAFETY_KEPT;
 use snapshot::changes::{self, Summary};
 use snapshot::holders::Holder;
+use snapshot::id::Id;
 use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
-use snapshot::rollback::{self, Plan, Request};
+use snapshot::rollback::{self, Member, Part, Plan, Request};
 use snapshot::runner::System;
 
 use crate::ask::{self, Answer};
@@ -21,16 +23,17 @@ use crate::global::Global;
 use crate::human;
 use crate::output::{Output, printable};
 use crate::signals;
-use crate::snapshots::Session;
+use crate::snapshots::{Session, listed};
 
 /// Of a root directory, every process is one.
 const HOLDERS_SHOWN: usize = 20;
 
-/// Take a directory back to a snapshot, live and mounted, as a whole.
+/// Take a directory or a project back to a snapshot, live and mounted, as a whole.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Shows first what will be lost since, and who uses the directory, and asks. The present state is kept
-as a snapshot for a day: --undo returns to it. Units and probe of a project are those of the
+as a snapshot for a day: --undo returns to it. What was taken together, of a project of several
+directories, goes back together: all of it or nothing. Units and probe of a project are those of the
 configuration. `snapback snapshot undo` brings back single files instead.")]
 pub(crate) struct Command {
     /// To which, or a project, to its newest; with --undo, a project or directory (the last that was rolled back, if
@@ -41,6 +44,10 @@ pub(crate) struct Command {
     /// Return to the state before the last rollback
     #[arg(long)]
     undo: bool,
+
+    /// Take back the directory of this snapshot alone, not what was taken together with it
+    #[arg(long)]
+    alone: bool,
 
     /// Change nothing, only show what would be done
     #[arg(short = 'n', long)]
@@ -71,13 +78,24 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let session = Session::open(global, output)?;
     // What was cut short before is put in order first.
     let lock = session.lock()?;
-    let (record, handle) = match (&command.to, command.undo) {
-        (named, true) => session.find(&last_safety(&session, named.as_deref(), global)?)?,
-        (Some(to), false) => session.find_or_newest(to, global)?,
+    let mut records = match (&command.to, command.undo) {
+        (named, true) => session.together(last_safety(&session, named.as_deref(), global)?)?,
+        (Some(to), false) => {
+            let point = session.find_point(to, global)?;
+            if let (true, Some(project)) = (command.alone, point.project) {
+                let error = CommandError::usage(format!("--alone is about one snapshot, and {project} is a project"));
+                return Err(error.hint(format!("snapback snapshot list {project}")).into());
+            }
+            point.records
+        }
         (None, false) => return Err(CommandError::usage("no snapshot is named").into()),
     };
-    let provider = session.reopen(&record.directory, &handle)?;
-    let project = configuration::project_of(&record.directory, global, output);
+    if command.alone {
+        records.truncate(1);
+    }
+    let providers = rollback_providers(&records, &session)?;
+    let providers: Vec<&dyn Provider> = providers.iter().map(|provider| &**provider).collect();
+    let project = configuration::project_of(&records[0].directory, global, output);
     let probe = command.probe.as_ref().or(project.as_ref().and_then(|project| project.probe.as_ref()));
     let probe_limit = match (&command.probe, &project) {
         (None, Some(project)) => project.probe_limit,
@@ -93,11 +111,15 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         probe: probe.iter().flat_map(|probe| engine::rollback::probe(probe, probe_limit)).collect(),
         probe_secs: probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
-        losses: losses(&*provider, &record, output),
         ..Request::default()
     };
-    let plan = engine::rollback::plan(&session.state, &*provider, &record, request)?;
-    show(&plan, &record, &session)?;
+    let member = |(provider, snapshot)| {
+        let losses = losses(provider, snapshot, output);
+        Member { losses, ..Member::new(provider, snapshot) }
+    };
+    let members: Vec<Member<'_>> = providers.iter().copied().zip(&records).map(member).collect();
+    let plan = engine::rollback::plan(&session.state, members, request)?;
+    show(&plan, &records[0], &session)?;
     if command.dry_run {
         return Ok(if plan.refusals.is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() });
     }
@@ -115,9 +137,9 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
                 return Err(error.hint("--dry-run shows what would be done, --yes does it").into());
             }
         }
-        return perform(plan, &*provider, &session.lock()?, &session);
+        return perform(plan, &providers, &session.lock()?, &session);
     }
-    perform(plan, &*provider, &lock, &session)
+    perform(plan, &providers, &lock, &session)
 }
 
 /// What was done since the snapshot. Nothing if it cannot be told, which stops no rollback.
@@ -141,41 +163,59 @@ fn losses(provider: &dyn Provider, record: &Record, output: &Output) -> Option<S
     }
 }
 
-/// The state before the last rollback, of a directory or of any.
-fn last_safety(session: &Session<'_>, named: Option<&str>, global: &Global) -> Result<String> {
-    let find =
-        |named: &str| Ok::<_, anyhow::Error>(Target::find(Path::new(named), global)?.only("--undo")?.canonicalize()?);
-    let directory = named.map(find).transpose()?;
+fn rollback_providers(records: &[Record], session: &Session<'_>) -> Result<Vec<Box<dyn Provider>>> {
+    Ok(engine::rollback::providers(records, &session.opener())?)
+}
+
+/// The state before the last rollback, of a directory, of any of a project's, or of any.
+fn last_safety(session: &Session<'_>, named: Option<&str>, global: &Global) -> Result<Record> {
+    let find = |named: &str| {
+        let target = Target::find(Path::new(named), global)?;
+        let canonical = target.directories().iter().map(|directory| Ok(directory.canonicalize()?));
+        canonical.collect::<Result<Vec<PathBuf>>>()
+    };
+    let directories = named.map(find).transpose()?;
     let is_meant = |record: &Record| {
         let is_safety = matches!(record.purpose, Purpose::Safety { .. }) && record.handle.is_some();
-        is_safety && directory.as_ref().is_none_or(|directory| *directory == record.directory)
+        is_safety && directories.as_ref().is_none_or(|directories| directories.contains(&record.directory))
     };
     let last = session.state.records()?.into_iter().rev().find(is_meant);
     let none =
         || CommandError::new("there is no rollback to undo").hint("`snapback snapshot list` shows the snapshots");
-    Ok(last.ok_or_else(none)?.id.to_string())
+    Ok(last.ok_or_else(none)?)
 }
 
 fn perform(
     plan: Plan,
-    provider: &dyn Provider,
+    providers: &[&dyn Provider],
     lock: &snapshot::state::Lock,
     session: &Session<'_>,
 ) -> Result<ExitCode> {
     // It takes a second, and is better finished than left to its journal; a second signal ends it all the same.
     signals::watch();
     let output = session.output;
-    let (begun, to, directory) = (Instant::now(), plan.to, printable(&plan.directory));
+    let (begun, to, directories) = (Instant::now(), plan.parts[0].to, plan.directories());
     let mut observe = |what: &str| output.detail(what);
-    let outcome = rollback::run::run(lock, provider, &System, plan, session.now, &mut observe)?;
+    let outcome = rollback::run::run(lock, providers, &System, plan, session.now, &mut observe)?;
     if output.json {
-        let safety = outcome.safety.id;
-        output.json(&serde_json::json!({ "rolled_back_to": to, "safety": safety, "holders": outcome.holders }))?;
+        let of = |safety: &Record| {
+            let to = match safety.purpose {
+                Purpose::Safety { rolled_back_to } => rolled_back_to,
+                _ => to,
+            };
+            serde_json::json!({ "directory": safety.directory, "rolled_back_to": to, "safety": safety.id })
+        };
+        let parts: Vec<serde_json::Value> = outcome.safeties.iter().map(of).collect();
+        let first = outcome.safeties.first().map(|safety| safety.id);
+        output.json(&serde_json::json!({
+            "rolled_back_to": to, "safety": first, "directories": parts, "holders": outcome.holders
+        }))?;
     }
     let took = human::duration(begun.elapsed());
-    output.message(format_args!("{directory} is back at {to}, in {took}"));
-    let safety = outcome.safety.id;
-    output.message(format_args!("the state left behind is kept as {safety}; `snapback rollback --undo` returns to it"));
+    let are = if directories.len() == 1 { "is" } else { "are" };
+    output.message(format_args!("{} {are} back at {to}, in {took}", listed(&directories)));
+    let kept = ids(outcome.safeties.iter().map(|safety| safety.id));
+    output.message(format_args!("the state left behind is kept as {kept}; `snapback rollback --undo` returns to it"));
     for holder in &outcome.holders {
         output.warning(format_args!("still in the old state, and writes into it: {}", told(holder)));
     }
@@ -197,53 +237,74 @@ fn show(plan: &Plan, record: &Record, session: &Session<'_>) -> Result<()> {
     }
     let at = human::clock_time(record.created, output.verbose);
     let age = human::age(session.now.as_second(), record.created.as_second());
-    output.message(format_args!("This takes {} back to {at} ({age}):", printable(&plan.directory)));
-    let line = |title: &str, text: &str| output.message(format_args!("  {title:<9} {text}"));
-    if let Some(losses) = &plan.losses {
+    let together = if plan.parts.len() == 1 { "" } else { ", together" };
+    output.message(format_args!("This takes {} back to {at} ({age}){together}:", listed(&plan.directories())));
+    for part in &plan.parts {
+        if plan.parts.len() > 1 {
+            output.message(format_args!("  {}", printable(&part.directory)));
+        }
+        show_part(part, &plan.stop, output);
+    }
+    if !plan.stop.is_empty() {
+        let is_stopped = |holder: &&Holder| holder.unit.as_ref().is_some_and(|unit| plan.stop.contains(unit));
+        let holders = plan.parts.iter().flat_map(|part| &part.holders).filter(is_stopped);
+        let processes: BTreeSet<u32> = holders.map(|holder| holder.pid).collect();
+        let processes = human::counted(processes.len() as u64, "process").replace("processs", "processes");
+        line(output, "stopped", &format!("{} ({processes}), and started again", plan.stop.join(", ")));
+    }
+    if !plan.restart.is_empty() {
+        line(output, "restarted", &plan.restart.join(", "));
+    }
+    let kept = ids(plan.parts.iter().map(|part| part.safety));
+    line(output, "safety", &format!("the present state is kept as {kept}; `snapback rollback --undo` returns to it"));
+    for step in plan.steps() {
+        output.detail(format_args!("  step      {step}"));
+    }
+    for refusal in &plan.refusals {
+        line(output, "refused", &refusal.message);
+    }
+    Ok(())
+}
+
+fn show_part(part: &Part, stopped: &[String], output: &Output) {
+    if let Some(losses) = &part.losses {
         let text = format!(
             "{} changed since, {} new, {} deleted come back; {}    (`snapback snapshot diff {}` shows them)",
             human::counted(losses.changed, "file"),
             human::count(losses.added),
             human::count(losses.removed),
             human::size(losses.bytes),
-            record.id
+            part.to
         );
-        line("lost", &text);
+        line(output, "lost", &text);
     }
-    let (stopped, going_on): (Vec<&Holder>, Vec<&Holder>) =
-        plan.holders.iter().partition(|holder| holder.unit.as_ref().is_some_and(|unit| plan.stop.contains(unit)));
-    if !plan.stop.is_empty() {
-        let processes = human::counted(stopped.len() as u64, "process").replace("processs", "processes");
-        line("stopped", &format!("{} ({processes}), and started again", plan.stop.join(", ")));
-    }
-    if !plan.restart.is_empty() {
-        line("restarted", &plan.restart.join(", "));
-    }
+    let goes_on = |holder: &&Holder| !holder.unit.as_ref().is_some_and(|unit| stopped.contains(unit));
+    let going_on: Vec<&Holder> = part.holders.iter().filter(goes_on).collect();
     let shown = if output.verbose { going_on.len() } else { HOLDERS_SHOWN };
     for (number, holder) in going_on.iter().take(shown).enumerate() {
-        line(if number == 0 { "in use by" } else { "" }, &told(holder));
+        line(output, if number == 0 { "in use by" } else { "" }, &told(holder));
     }
     if going_on.len() > shown {
-        line("", &format!("and {} more (--verbose shows them)", human::count((going_on.len() - shown) as u64)));
+        let more = human::count((going_on.len() - shown) as u64);
+        line(output, "", &format!("and {more} more (--verbose shows them)"));
     }
     if !going_on.is_empty() {
-        line("", "which go on in the old state until they are restarted (--stop, --restart)");
+        line(output, "", "which go on in the old state until they are restarted (--stop, --restart)");
     }
-    for mount in &plan.mounts_below {
-        line("stays", &format!("the mount {}", printable(mount)));
+    for mount in &part.mounts_below {
+        line(output, "stays", &format!("the mount {}", printable(mount)));
     }
-    if plan.is_snapshot_used_up {
-        line("used up", &format!("snapshot {} becomes the live state", record.id));
+    if part.is_snapshot_used_up {
+        line(output, "used up", &format!("snapshot {} becomes the live state", part.to));
     }
-    let undo = format!("the present state is kept as {}; `snapback rollback --undo` returns to it", plan.safety);
-    line("safety", &undo);
-    for step in plan.steps() {
-        output.detail(format_args!("  step      {step}"));
-    }
-    for refusal in &plan.refusals {
-        line("refused", &refusal.message);
-    }
-    Ok(())
+}
+
+fn line(output: &Output, title: &str, text: &str) {
+    output.message(format_args!("  {title:<9} {text}"));
+}
+
+fn ids(ids: impl Iterator<Item = Id>) -> String {
+    ids.map(|id| id.to_string()).collect::<Vec<_>>().join(" and ")
 }
 
 fn told(holder: &Holder) -> String {

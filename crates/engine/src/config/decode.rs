@@ -103,6 +103,7 @@ fn decode(document: &Document<&str>, source: &Source<'_>) -> Config {
         let project = project(&name, &section, &mut places);
         config.projects.insert(name, project);
     }
+    config.net_directory = top.table("net").and_then(|section| section.path("directory"));
     check(&config, &places, source);
     config
 }
@@ -126,6 +127,8 @@ fn repository(name: &str, section: &Section<'_>, places: &mut Places) -> Reposit
         limit_download: section.rate("limit-download"),
         low_priority: section.flag("low-priority", true),
         retries: section.count("retries", 3),
+        append_only: section.flag("append-only", false),
+        offline: section.flag("offline", false),
     }
 }
 

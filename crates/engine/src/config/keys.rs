@@ -72,15 +72,21 @@ impl Key {
     }
 }
 
-/// The tables at the top, each with one table a name.
-pub(crate) static TOP: [Key; 3] = [
+/// The tables at the top, most of them with one table a name.
+pub(crate) static TOP: [Key; 4] = [
     key("repository", Kind::Named(&REPOSITORY), "[repository.offsite]", "Where backups lie, by name."),
     key("plan", Kind::Named(&PLAN), "[plan.nightly]", "When what is done, and how long it is kept, by name."),
     key("project", Kind::Named(&PROJECT), "[project.shop]", "What is protected, by name."),
+    key(
+        "net",
+        Kind::Table(&NET),
+        "{ directory = \"/var/backups/snapback-net\" }",
+        "What stands in for snapshots where the file system has none.",
+    ),
 ];
 
 /// `[repository.NAME]`
-pub(crate) static REPOSITORY: [Key; 9] = [
+pub(crate) static REPOSITORY: [Key; 11] = [
     key("url", Kind::Text, "\"/mnt/backup/repo\"", "Where it lies: a directory.").required(),
     key("password-file", Kind::Path, "\"/etc/snapback/offsite.password\"", "The file that has its password."),
     key("password-command", Kind::Text, "\"pass show offsite\"", "A command that prints its password."),
@@ -101,7 +107,24 @@ pub(crate) static REPOSITORY: [Key; 9] = [
     )
     .default("true"),
     key("retries", Kind::Count(0), "5", "How often a job that the repository failed is tried again.").default("3"),
+    key(
+        "append-only",
+        Kind::Flag,
+        "true",
+        "Whether nobody on this machine can delete from it, because its other side sees to that. Jobs remove nothing then.",
+    )
+    .default("false"),
+    key("offline", Kind::Flag, "true", "Whether it is connected only for a backup: a disk that lies in a drawer, say.")
+        .default("false"),
 ];
+
+/// `[net]`
+pub(crate) static NET: [Key; 1] = [key(
+    "directory",
+    Kind::Path,
+    "\"/var/backups/snapback-net\"",
+    "Where local backups lie that stand in for snapshots, instead of in the state directory.",
+)];
 
 /// `[plan.NAME]`
 pub(crate) static PLAN: [Key; 5] = [

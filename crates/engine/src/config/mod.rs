@@ -44,6 +44,8 @@ pub struct Config {
     pub plans: BTreeMap<String, Plan>,
     /// What is protected.
     pub projects: BTreeMap<String, Project>,
+    /// `[net] directory`: where local backups lie that stand in for snapshots.
+    pub net_directory: Option<PathBuf>,
     /// What is no error, but was hardly meant.
     pub warnings: Vec<Issue>,
 }
@@ -65,6 +67,10 @@ pub struct Repository {
     pub low_priority: bool,
     /// How often a job that the repository failed is tried again.
     pub retries: u32,
+    /// `append-only`: nobody on this machine can delete from it. Somebody says so; nobody here can see it.
+    pub append_only: bool,
+    /// `offline`: it is connected only for a backup. Somebody says so.
+    pub offline: bool,
 }
 
 /// Where a password is found; never the password itself.

@@ -118,6 +118,7 @@ impl<'t> Section<'t> {
         let Kind::Table(keys) = key.kind else { unreachable!("{name} is declared as a table") };
         let span = self.key_span(name, item);
         match item.is_table_like() {
+            true if self.name.is_empty() => Section::open(self.source, item, keys, name.to_owned(), span),
             true => Section::open(self.source, item, keys, format!("{}.{name}", self.name), span),
             false => {
                 self.mistyped(key, item);

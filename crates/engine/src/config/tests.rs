@@ -359,14 +359,15 @@ fn file(place: &str, table: &str) -> String {
         ),
     );
     let repository = of("repository", "url = \"/r\"\npassword-env = \"P\"\n");
-    format!("[repository.offsite]\n{repository}[plan.nightly]\n{plan}[project.shop]\n{project}")
+    let net = of("net", "");
+    format!("[repository.offsite]\n{repository}[plan.nightly]\n{plan}[project.shop]\n{project}[net]\n{net}")
 }
 
 /// A table's place, its keys, and for each of its alternatives the keys to leave out.
 type Table = (&'static str, &'static [Key], Vec<Vec<&'static str>>);
 
 fn tables() -> Vec<Table> {
-    use super::keys::{BACKUP, CHECK, DATABASE, HOOKS, KEEP, PLAN, PLAN_SNAPSHOT, PROJECT, REPOSITORY, SNAPSHOT};
+    use super::keys::{BACKUP, CHECK, DATABASE, HOOKS, KEEP, NET, PLAN, PLAN_SNAPSHOT, PROJECT, REPOSITORY, SNAPSHOT};
     let timing = || vec![vec!["at"], vec!["every"]];
     let passwords = super::decode::PASSWORDS;
     let but = |kept: &str| passwords.into_iter().filter(|name| *name != kept).collect::<Vec<_>>();
@@ -377,6 +378,7 @@ fn tables() -> Vec<Table> {
         ("plan.snapshot", &PLAN_SNAPSHOT, timing()),
         ("keep", &KEEP, vec![vec![]]),
         ("check", &CHECK, timing()),
+        ("net", &NET, vec![vec![]]),
         ("project", &PROJECT, vec![vec![]]),
         ("hooks", &HOOKS, vec![vec![]]),
         ("project.snapshot", &SNAPSHOT, vec![vec![]]),

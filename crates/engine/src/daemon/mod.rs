@@ -18,6 +18,7 @@ mod plan;
 mod scheduler;
 mod task;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -87,6 +88,8 @@ pub enum Event<'a> {
         /// When it begins again.
         again: Option<Duration>,
     },
+    /// The configuration is read again, from which comes one of the two that follow.
+    Reloading,
     /// A new configuration is in force, with so many tasks.
     Reloaded(usize),
     /// A new configuration cannot be used, and the one before stays in force.
@@ -165,6 +168,7 @@ pub fn serve(
         is_stopping: false,
         // By how much the wall clock is ahead of the time since the boot.
         ahead: None,
+        told: BTreeMap::new(),
     };
     daemon.adopt(loaded)?;
     host.tell(&Event::Up(daemon.scheduler.ledger().tasks.len()));
@@ -200,6 +204,8 @@ struct Daemon<'a> {
     is_writable: bool,
     is_stopping: bool,
     ahead: Option<SignedDuration>,
+    /// Which tasks are impossible, and why, as was told.
+    told: BTreeMap<String, String>,
 }
 
 impl Daemon<'_> {
@@ -225,7 +231,8 @@ impl Daemon<'_> {
         let starts = self.scheduler.start(now);
         self.write();
         for start in starts {
-            if start.step != Step::Look {
+            // What is impossible was told of, and is not begun in earnest.
+            if start.step != Step::Look && !self.told.contains_key(&start.task.key()) {
                 self.host.tell(&Event::Begun(&start.task));
             }
             let (worker, sender, task) = (Arc::clone(&self.worker), self.sender.clone(), start.task.clone());
@@ -251,13 +258,18 @@ impl Daemon<'_> {
                 self.host.tell(&Event::Stopping(self.scheduler.running().count()));
             }
             Message::Reload if self.is_stopping => {}
-            Message::Reload => match self.host.load() {
-                Ok(loaded) => {
-                    self.adopt(loaded)?;
-                    self.host.tell(&Event::Reloaded(self.scheduler.ledger().tasks.len()));
+            Message::Reload => {
+                self.host.tell(&Event::Reloading);
+                match self.host.load() {
+                    Ok(loaded) => {
+                        // What could not be done may be possible now, and is told once more if not.
+                        self.told.clear();
+                        self.adopt(loaded)?;
+                        self.host.tell(&Event::Reloaded(self.scheduler.ledger().tasks.len()));
+                    }
+                    Err(reason) => self.host.tell(&Event::NotReloaded(&reason)),
                 }
-                Err(reason) => self.host.tell(&Event::NotReloaded(&reason)),
-            },
+            }
         }
         Ok(())
     }
@@ -268,13 +280,24 @@ impl Daemon<'_> {
         let took = began.map_or(0, |(_, began)| now.since_boot_ms.saturating_sub(began.since_boot_ms));
         self.scheduler.end(task, outcome, &now);
         self.write();
-        if matches!(outcome, Outcome::Looked(_)) {
+        if matches!(outcome, Outcome::Looked(_)) || self.is_told(task, outcome) {
             return Ok(());
         }
         let standings = self.scheduler.standings(&now);
         let again = standings.iter().find(|standing| standing.task == task).and_then(|standing| standing.wait);
         self.host.tell(&Event::Ended { task, outcome, took: Duration::from_millis(took), again });
         Ok(())
+    }
+
+    /// Whether there is nothing new: what is impossible stays so from run to run.
+    fn is_told(&mut self, task: &Task, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Impossible(why) => self.told.insert(task.key(), why.clone()).as_ref() == Some(why),
+            _ => {
+                self.told.remove(&task.key());
+                false
+            }
+        }
     }
 
     /// Without a ledger backups go on all the same; a restart may then do something once more.

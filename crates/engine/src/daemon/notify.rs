@@ -37,6 +37,14 @@ impl Notifier {
         self.send(&format!("STATUS={}", text.to_string().replace('\n', " ")));
     }
 
+    /// Reading the configuration again; [`Notifier::ready`] says that it is done. systemd wants to know since when, to
+    /// tell this reload from the one before.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+    }
+
     /// Still alive.
     pub fn watchdog(&self) {
         self.send("WATCHDOG=1");
@@ -82,6 +90,10 @@ mod tests {
             let heard = [said(&manager), said(&manager), said(&manager), said(&manager)];
             let expected = ["READY=1", "STATUS=two lines", "WATCHDOG=1", "STOPPING=1\nEXTEND_TIMEOUT_USEC=2000000"];
             assert_eq!(heard, expected);
+            notifier.reloading();
+            let heard = said(&manager);
+            let usec = heard.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").map(|usec| usec.parse::<u64>().unwrap());
+            assert!(usec.is_some_and(|usec| usec > 0), "{heard}");
             drop(manager);
             notifier.watchdog();
         }

@@ -33,6 +33,9 @@ pub enum Outcome {
     Done,
     /// It is done, but somebody should look.
     Incomplete(String),
+    /// It cannot be done here, and will not be until somebody changes something. Counts as done: there is no use in trying
+    /// again before the next time.
+    Impossible(String),
     /// It had been done before, at this time: the run that did it did not live to say so.
     Found(Timestamp),
     /// The answer to [`Step::Look`].
@@ -175,7 +178,9 @@ impl Scheduler {
         entry.begun = None;
         let known = Entry { is_looked_up: true, ..Entry::new(entry.known.clone()) };
         match outcome {
-            Outcome::Done | Outcome::Incomplete(_) => *entry = Entry { last: Some(started), ..known },
+            Outcome::Done | Outcome::Incomplete(_) | Outcome::Impossible(_) => {
+                *entry = Entry { last: Some(started), ..known }
+            }
             Outcome::Found(made) => *entry = Entry { last: Some(of_no_boot(*made)), ..known },
             Outcome::Looked(made) => *entry = Entry { last: made.map(of_no_boot), ..known },
             Outcome::Busy(_) => drop(self.busy.insert(task.clone(), now.clone())),

@@ -142,9 +142,11 @@ fn a_broken_configuration_keeps_the_one_before() {
     daemon.outcomes.send(Outcome::Done).unwrap();
     daemon.hears("ended Done");
     daemon.tell.send(Message::Reload).unwrap();
+    daemon.hears("Reloading");
     daemon.hears("NotReloaded(\"line 3\")");
     assert_eq!(ledger::look(daemon.root.path()).unwrap().tasks.len(), 1);
     daemon.tell.send(Message::Reload).unwrap();
+    daemon.hears("Reloading");
     daemon.hears("Reloaded(1)");
     daemon.hears("begun snapshot/blog");
     daemon.outcomes.send(Outcome::Done).unwrap();
@@ -177,6 +179,25 @@ fn the_second_daemon_is_refused() {
     let refused = Instance::acquire(path).unwrap_err().to_string();
     assert!(refused.contains(&std::process::id().to_string()), "{refused}");
     daemon.tell.send(Message::Stop).unwrap();
+}
+
+#[test]
+fn what_is_impossible_is_told_once_and_again_when_it_is_another_thing() {
+    let often = |_| Planned { schedule: Schedule::Every(SignedDuration::from_millis(1)), ..every_hour("shop") };
+    let daemon = Running::new(vec![Ok(vec![often(())])]);
+    daemon.hears("Up(1)");
+    daemon.hears("begun");
+    for outcome in ["ext4", "ext4", "ext4", "gone"] {
+        daemon.outcomes.send(Outcome::Impossible(outcome.into())).unwrap();
+    }
+    daemon.hears("ended Impossible(\"ext4\")");
+    daemon.hears("ended Impossible(\"gone\")");
+    daemon.outcomes.send(Outcome::Done).unwrap();
+    daemon.hears("ended Done");
+    daemon.hears("begun");
+    daemon.outcomes.send(Outcome::Stopped).unwrap();
+    daemon.tell.send(Message::Stop).unwrap();
+    daemon.outcomes.send(Outcome::Stopped).unwrap();
 }
 
 #[test]

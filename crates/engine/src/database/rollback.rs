@@ -26,24 +26,32 @@ pub fn stale(record: &Record) -> Vec<PathBuf> {
 
 /// Adds what stands against a rollback for the sake of databases: a server that runs in the directory and would go on with
 /// the old files, and one of which only some of the files would go back.
-pub fn refuse(plan: &mut Plan, record: &Record) {
-    for database in &Around::of(record).databases {
+pub fn refuse(plan: &mut Plan, records: &[&Record]) {
+    let directories = plan.directories();
+    let goes_back = |path: &PathBuf| directories.iter().any(|directory| path.starts_with(directory));
+    let mut known: Vec<String> = Vec::new();
+    // Snapshots that were made together tell of the same databases.
+    for database in records.iter().flat_map(|record| Around::of(record).databases) {
+        if known.contains(&database.quiesced.name) {
+            continue;
+        }
+        known.push(database.quiesced.name.clone());
         let (Some(files), name) = (&database.files, &database.quiesced.name) else { continue };
         let all: Vec<&PathBuf> = std::iter::once(&files.directory).chain(&files.others).collect();
-        let concerned = all.iter().filter(|path| path.starts_with(&record.directory)).count();
+        let concerned = all.iter().filter(|path| goes_back(path)).count();
         if concerned == 0 || database.kind == Kind::Sqlite {
             continue;
         }
         if files.taken == Taken::Several && concerned < all.len() {
             let message = format!(
                 "the database {name} has files outside of {}, which would not go back with it",
-                record.directory.display()
+                crate::guard::shown(&directories)
             );
             plan.refusals
                 .push(Refusal::new(message).or("bring it back from a backup: snapback database restore BACKUP NAME"));
             continue;
         }
-        let holders = plan.holders.iter().filter(|holder| {
+        let holders = plan.parts.iter().flat_map(|part| &part.holders).filter(|holder| {
             let is_stopped = holder.unit.as_ref().is_some_and(|unit| plan.stop.contains(unit));
             let holds = holder.holds.iter().any(|hold| hold.path.starts_with(&files.directory));
             !is_stopped && holds && is_server(&holder.command)

@@ -1,6 +1,6 @@
 //! What is written down of a guard, so that whoever comes after a crash can go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,10 +14,13 @@ use crate::rollback::Services;
 /// A guard: one file in the state directory, `guard/ID.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
-    /// Of its snapshot.
+    /// Of its snapshot; of several, the first.
     pub id: Id,
     /// Around what.
     pub directory: PathBuf,
+    /// What else goes back with it, of a project of several directories.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Other>,
     /// What is run, for people to read.
     pub command: String,
     /// When it began.
@@ -37,6 +40,15 @@ pub struct Guard {
     pub confirm: Option<Confirm>,
     /// How far it is.
     pub phase: Phase,
+}
+
+/// A further directory that a guard is around.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// Its snapshot.
+    pub snapshot: Id,
+    /// Around what.
+    pub directory: PathBuf,
 }
 
 /// What must be confirmed.
@@ -103,6 +115,22 @@ pub enum Next {
 }
 
 impl Guard {
+    /// All directories it is around.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        std::iter::once(&self.directory).chain(self.others.iter().map(|other| &other.directory)).cloned().collect()
+    }
+
+    /// The snapshots of them, in the same order.
+    pub fn snapshots(&self) -> Vec<Id> {
+        std::iter::once(self.id).chain(self.others.iter().map(|other| other.snapshot)).collect()
+    }
+
+    /// Whether it is around a directory, or one above or below it.
+    pub fn touches(&self, directory: &Path) -> bool {
+        let mut all = self.directories().into_iter();
+        all.any(|own| own.starts_with(directory) || directory.starts_with(&own))
+    }
+
     /// Whether something may still happen.
     pub fn is_open(&self) -> bool {
         !matches!(self.phase, Phase::Ended { .. })
@@ -157,6 +185,7 @@ mod tests {
         Guard {
             id: "0123456789ab".parse().unwrap(),
             directory: PathBuf::from("/srv/shop"),
+            others: Vec::new(),
             command: "true".to_owned(),
             started: Timestamp::from_second(1000).unwrap(),
             grace_secs: 7200,

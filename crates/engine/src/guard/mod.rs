@@ -14,6 +14,7 @@ pub mod document;
 mod store;
 pub mod watchdog;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -23,7 +24,7 @@ use snapshot::provider::Provider;
 use snapshot::record::{Purpose, Record};
 use snapshot::state::State;
 
-use self::document::{Confirm, Guard, Next, Outcome, Phase};
+use self::document::{Confirm, Guard, Next, Other, Outcome, Phase};
 use self::store::Store;
 use crate::moment::{Clock, Moment};
 use crate::process::Process;
@@ -35,8 +36,9 @@ const TO_LOOK_AROUND: Duration = Duration::from_secs(24 * 3600);
 /// Guards that ended are shown as long.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
 
-/// Takes a live directory back to a snapshot, and gives the snapshot of what was left behind.
-pub type RollBack<'a> = dyn Fn(&Guard, &Record) -> Result<Id, Error> + Sync + 'a;
+/// Takes the directories of a guard back to its snapshots, together, and gives the snapshot of what was left behind; of
+/// several, the first.
+pub type RollBack<'a> = dyn Fn(&Guard) -> Result<Id, Error> + Sync + 'a;
 
 /// What is asked of a guard.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct Asked {
     pub confirm: Option<Times>,
     /// What is stopped and started if it goes back.
     pub services: Services,
+    /// The project of the directories, if it is one that is guarded.
+    pub project: Option<String>,
 }
 
 /// The times of a guard that must be confirmed.
@@ -94,20 +98,19 @@ impl<'a> Guards<'a> {
         Ok(guard.remaining(&Moment::now(self.clock)?))
     }
 
-    /// Takes the snapshot, and writes down the guard. Refused while another guards the directory, or one above or
-    /// below it, and where a rollback would be refused. `around` brackets the snapshot's moment.
+    /// Takes the snapshots, of several directories together, and writes down the guard. Refused while another guards
+    /// one of the directories, or one above or below it, and where a rollback would be refused. `around` brackets the
+    /// snapshots' moment.
     pub fn begin(
         &self,
-        provider: &dyn Provider,
+        providers: &[&dyn Provider],
         asked: Asked,
         around: Option<Around<'_>>,
         waiting: &mut dyn FnMut(),
-    ) -> Result<(Guard, Record), Error> {
-        let directory = provider.directory().to_owned();
+    ) -> Result<(Guard, Vec<Record>), Error> {
         let _held = self.store.lock()?;
         for other in self.tidy()? {
-            let touches = other.directory.starts_with(&directory) || directory.starts_with(&other.directory);
-            if other.is_open() && touches {
+            if other.is_open() && providers.iter().any(|provider| other.touches(provider.directory())) {
                 return Err(refuse(&other));
             }
         }
@@ -117,18 +120,30 @@ impl<'a> Guards<'a> {
         let expires = now.wall.checked_add(asked.grace.max(TO_LOOK_AROUND)).ok();
         let request = Request { note, expires, is_held: false, purpose: Purpose::Guard };
         let lock = self.state.lock(waiting)?;
-        let record = manage::create_around(&lock, provider, request, now.wall, around)?;
-        if let Err(error) = refuse_if_impossible(self.state, provider, &record, &asked.services, now.wall) {
-            manage::delete(&lock, provider, record.id)?;
+        let records = match (&asked.project, providers) {
+            (Some(project), _) => manage::create_together(&lock, providers, project, &request, now.wall, around)?,
+            (None, [provider]) => vec![manage::create_around(&lock, *provider, request, now.wall, around)?],
+            (None, _) => return Err(Error::refused("several directories are guarded together as a project only")),
+        };
+        if let Err(error) = refuse_if_impossible(self.state, providers, &records, &asked.services, now.wall) {
+            for (provider, record) in providers.iter().zip(&records) {
+                manage::delete(&lock, *provider, record.id)?;
+            }
             return Err(error);
         }
+        let mut parts = records.iter().map(|record| (record.id, record.directory.clone()));
+        let Some((id, directory)) = parts.next() else {
+            return Err(Error::refused("there is nothing to guard"));
+        };
+        let others = parts.map(|(snapshot, directory)| Other { snapshot, directory }).collect();
         let confirm = asked.confirm.map(|times| Confirm {
             time_secs: times.confirm.as_secs(),
             deadline: now.after(times.command.saturating_add(times.confirm)),
         });
         let guard = Guard {
-            id: record.id,
+            id,
             directory,
+            others,
             command: asked.command,
             started: now.wall,
             grace_secs: asked.grace.as_secs(),
@@ -140,17 +155,25 @@ impl<'a> Guards<'a> {
         };
         self.store.save(&guard)?;
         // Neither expiry nor somebody's hand takes away what may be needed.
-        let record = manage::set_held(&lock, record.id, true)?;
-        Ok((guard, record))
+        let held = records.iter().map(|record| manage::set_held(&lock, record.id, true));
+        let records = held.collect::<Result<_, _>>()?;
+        Ok((guard, records))
     }
 
-    /// The command was never begun: the snapshot goes.
-    pub fn cancel(&self, id: Id, provider: &dyn Provider) -> Result<(), Error> {
+    /// The command was never begun: the snapshots go. `providers` are those of the beginning.
+    pub fn cancel(&self, id: Id, providers: &[&dyn Provider]) -> Result<(), Error> {
         let _held = self.store.lock()?;
-        self.store.forget(id)?;
+        let guard = self.get(id)?;
         let lock = self.state.lock(&mut || ())?;
-        manage::set_held(&lock, id, false)?;
-        manage::delete(&lock, provider, id).map(drop)
+        // Released while the guard is still written down: whatever dies in between leaves none that is held for ever.
+        for snapshot in guard.snapshots() {
+            manage::set_held(&lock, snapshot, false)?;
+        }
+        self.store.forget(id)?;
+        for (snapshot, provider) in guard.snapshots().into_iter().zip(providers) {
+            manage::delete(&lock, *provider, snapshot)?;
+        }
+        Ok(())
     }
 
     /// The command has ended: from now on there is the time to confirm. Gives the guard as it is now; somebody may have
@@ -232,8 +255,7 @@ impl<'a> Guards<'a> {
             guard.phase = Phase::RollingBack;
             self.store.save(&guard)?;
         }
-        let record = self.state.record(guard.id)?;
-        let safety = (self.roll_back)(&guard, &record)?;
+        let safety = (self.roll_back)(&guard)?;
         self.end(guard, Outcome::RolledBack { safety })
     }
 
@@ -261,11 +283,13 @@ impl<'a> Guards<'a> {
         };
         if let Some(kept) = kept {
             let _lock = self.state.lock(&mut || ())?;
-            // A rollback may have used it up.
-            if let Ok(mut record) = self.state.record(guard.id) {
-                record.is_held = false;
-                record.expires = at.checked_add(kept).ok();
-                self.state.save(&record)?;
+            for snapshot in guard.snapshots() {
+                // A rollback may have used it up.
+                if let Ok(mut record) = self.state.record(snapshot) {
+                    record.is_held = false;
+                    record.expires = at.checked_add(kept).ok();
+                    self.state.save(&record)?;
+                }
             }
         }
         guard.phase = Phase::Ended { at, outcome };
@@ -291,7 +315,7 @@ impl<'a> Guards<'a> {
 }
 
 fn refuse(other: &Guard) -> Error {
-    let directory = other.directory.display();
+    let directory = shown(&other.directories());
     let way_out = match other.phase {
         _ if other.is_unwatched() => "`snapback guard --resume` goes on with it".to_owned(),
         Phase::Running => format!("wait until its command has ended: {}", other.command),
@@ -300,11 +324,16 @@ fn refuse(other: &Guard) -> Error {
     Error::refused(format!("guard {} is around {directory} already", other.id)).or(way_out)
 }
 
+/// Directories, for people to read.
+pub fn shown(directories: &[PathBuf]) -> String {
+    directories.iter().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(" and ")
+}
+
 fn too_late(guard: &Guard, outcome: &Outcome) -> Error {
     let id = guard.id;
     match outcome {
         Outcome::RolledBack { safety } => {
-            Error::refused(format!("too late: {} was rolled back to {id}", guard.directory.display()))
+            Error::refused(format!("too late: {} was rolled back to {id}", shown(&guard.directories())))
                 .or(format!("`snapback rollback {safety}` returns to the later state"))
         }
         _ => Error::refused(format!("guard {id} has ended already")),

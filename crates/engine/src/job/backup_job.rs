@@ -217,7 +217,11 @@ fn from_snapshots(context: &Context<'_>, request: &BackupRequest<'_>, jobs: &[Jo
     let wanted = wanted(config, project, &source);
     let mut into = Vec::new();
     for (repository, job) in to.iter().zip(jobs) {
-        let plans = retention::plans(config, project, &repository.name);
+        let plans = match repository.append_only {
+            // Its other side lets nobody here remove anything, and does that itself.
+            true => Vec::new(),
+            false => retention::plans(config, project, &repository.name),
+        };
         let job = job.clone();
         into.push(priority::run(repository.low_priority, || one(context, repository, &plans, &wanted, &source, job)));
     }

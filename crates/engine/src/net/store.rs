@@ -51,6 +51,12 @@ impl Place {
         let net = state.join("net");
         Place { repository: net.join("repository"), password_file: net.join("password") }
     }
+
+    /// In a directory of its own, on a larger disk for example. The password stays in the state directory: whoever finds
+    /// the repository has not found it.
+    pub fn in_directory(directory: &Path, state: &Path) -> Place {
+        Place { repository: directory.join("repository"), ..Place::in_state(state) }
+    }
 }
 
 /// The repository, opened when it is first needed.

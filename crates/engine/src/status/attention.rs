@@ -159,6 +159,12 @@ fn of_coverage(project: &Project, survival: &Survival, facts: &Facts, runs_are_w
         let problem = format!("the catalog does not know which backups {} has", unlisted.name);
         return Some(Attention { about: About::Unseen, problem, command: "snapback catalog rebuild".to_owned() });
     }
+    let wants_snapshots = project.tasks.iter().any(|task| task.kind == TaskKind::Snapshot);
+    if wants_snapshots && project.snapshots.mechanism.is_none() && project.snapshots.kept == 0 {
+        let path = project.paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+        let problem = "its plan has snapshots, and where it lies there can be none".to_owned();
+        return Some(Attention { about, problem, command: format!("snapback adopt {path}") });
+    }
     let has_backup = project.repositories.iter().any(|repository| repository.backups > 0);
     if !has_backup {
         let problem = "there is no backup yet".to_owned();

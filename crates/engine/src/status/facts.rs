@@ -111,7 +111,7 @@ pub struct Repository {
     pub unreachable: Option<Unreachable>,
 }
 
-/// What somebody who owns this machine can do to a repository.
+/// What somebody who owns this machine can do to a repository, as the configuration says: from here nobody can see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exposure {

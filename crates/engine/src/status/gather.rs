@@ -4,7 +4,7 @@
 //! looked at is said ([`Facts::unseen`]), and the rest is found all the same.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -152,8 +152,7 @@ impl Look<'_> {
     }
 
     fn guard(&self, guard: &Guard, project: &Project) -> Option<facts::Guard> {
-        let touches = |path: &PathBuf| path.starts_with(&guard.directory) || guard.directory.starts_with(path);
-        if !guard.is_open() || !project.paths.iter().any(touches) {
+        if !guard.is_open() || !project.paths.iter().any(|path| guard.touches(path)) {
             return None;
         }
         let phase = match guard.phase {
@@ -252,7 +251,11 @@ impl Look<'_> {
             arguments: arguments(repository),
             relation,
             is_in_memory: place.is_in_memory,
-            exposure: facts::Exposure::Full,
+            exposure: match (repository.offline, repository.append_only) {
+                (true, _) => facts::Exposure::Offline,
+                (false, true) => facts::Exposure::AppendOnly,
+                (false, false) => facts::Exposure::Full,
+            },
             backups: backups.len() as u64,
             newest,
             lacks,

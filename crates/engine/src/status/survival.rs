@@ -63,8 +63,12 @@ pub(super) fn survival(project: &Project) -> Survival {
         dead_disk: from_backups(&on_other_disk),
         lost_server: from_backups(&on_other_machine),
         malware: from_backups(&|repository| match repository.exposure {
-            Exposure::AppendOnly => (Answer::Yes, " takes additions only".to_owned()),
-            Exposure::Offline => (Answer::Yes, " is offline".to_owned()),
+            Exposure::AppendOnly => (Answer::Yes, " takes additions only, as configured".to_owned()),
+            // What is connected now is within reach, whatever somebody meant.
+            Exposure::Offline if repository.unreachable.is_none() => {
+                (Answer::Unknown, " is connected just now, though configured as offline".to_owned())
+            }
+            Exposure::Offline => (Answer::Yes, " is offline, as configured".to_owned()),
             Exposure::Full => (Answer::No, " can be deleted from this machine".to_owned()),
         }),
     }

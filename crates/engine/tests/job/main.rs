@@ -3,6 +3,7 @@
 
 mod backups;
 mod dumps;
+mod hindered;
 #[path = "../../../workload/tests/servers/postgres.rs"]
 mod postgres;
 mod site;

@@ -38,9 +38,13 @@ pub(crate) struct Site {
 
 /// What jobs said, and whether they are to end.
 #[derive(Default)]
-pub(crate) struct Told(pub(crate) Mutex<Vec<String>>, Arc<AtomicBool>);
+pub(crate) struct Told(pub(crate) Mutex<Vec<String>>, Arc<AtomicBool>, pub(crate) Phases);
 
-struct Silent<'a>(&'a Told);
+/// Something to be done when a prune begins one of its phases, which are counted.
+#[derive(Default)]
+pub(crate) struct Phases(pub(crate) Mutex<Option<Box<dyn FnMut() + Send>>>);
+
+struct Silent<'a>(&'a Told, bool);
 
 impl backup::progress::Progress for Silent<'_> {
     fn error(&self, path: &Path, error: &dyn std::fmt::Display) {
@@ -52,11 +56,18 @@ impl backup::progress::Progress for Silent<'_> {
     }
 }
 
-impl repository::progress::Progress for Silent<'_> {}
+impl repository::progress::Progress for Silent<'_> {
+    fn begin(&self, _: repository::progress::Phase, _: Option<u64>, _: Option<u64>) {
+        let Told(_, _, Phases(act)) = self.0;
+        if let (true, Some(act)) = (self.1, &mut *act.lock().unwrap()) {
+            act();
+        }
+    }
+}
 
 impl Watch for Told {
-    fn meter<'a>(&'a self, _label: &str) -> Box<dyn Meter + 'a> {
-        Box::new(Silent(self))
+    fn meter<'a>(&'a self, label: &str) -> Box<dyn Meter + 'a> {
+        Box::new(Silent(self, label.starts_with("pruning")))
     }
 
     fn say(&self, text: &str) {
@@ -183,6 +194,8 @@ impl Site {
             limit_download: None,
             low_priority: true,
             retries: 0,
+            append_only: false,
+            offline: false,
         };
         self.config.repositories.insert(name.to_owned(), repository);
         self.plan().backup.as_mut().unwrap().to.push(name.to_owned());

@@ -125,3 +125,15 @@ fn snapshots_of_a_project_are_taken_together_of_all_that_can_have_one() {
     site.back_up().unwrap();
     assert!(is_known());
 }
+
+#[test]
+fn from_a_repository_that_is_append_only_nothing_is_removed() {
+    let mut site = Site::plain();
+    site.plan().keep = Keep { last: Some(Count::AtMost(1)), ..Keep::default() };
+    site.config.repositories.get_mut("offsite").unwrap().append_only = true;
+    for text in ["one", "two"] {
+        site.write("index", text);
+        let into = site.back_up().unwrap().into.remove(0);
+        assert!(into.backup.is_ok() && into.retained.is_none() && into.pruned.is_none(), "{into:?}");
+    }
+}

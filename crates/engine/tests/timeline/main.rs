@@ -236,6 +236,7 @@ fn a_lost_catalog_is_rebuilt_from_the_state_directory_and_the_repositories() {
     let guard = Guard {
         id: Id::random(),
         directory: site.path("shop"),
+        others: Vec::new(),
         command: "mysql -phunter2".to_owned(),
         started: at(1),
         grace_secs: 1,

@@ -43,7 +43,7 @@ impl Job {
     pub(super) fn write(&self, lock: &Lock) -> Result<(), Error> {
         let entry = Entry {
             change: CHANGE.to_owned(),
-            directory: self.directory(),
+            directories: vec![self.directory()],
             snapshots: Vec::new(),
             is_switching: true,
             details: self.clone(),

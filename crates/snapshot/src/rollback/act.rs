@@ -7,7 +7,8 @@ use super::plan::Plan;
 use super::{stale, units};
 use crate::error::Error;
 use crate::manage;
-use crate::provider::Provider;
+use crate::provider::{Provider, Step};
+use crate::record::Record;
 use crate::runner::{self, Runner};
 use crate::state::Lock;
 
@@ -20,39 +21,43 @@ pub type Observer<'a> = dyn FnMut(&str) + 'a;
 /// What acting needs.
 pub(super) struct Act<'a> {
     pub(super) lock: &'a Lock,
-    pub(super) provider: &'a dyn Provider,
+    /// Of the plan's parts, in their order.
+    pub(super) providers: &'a [&'a dyn Provider],
     pub(super) runner: &'a dyn Runner,
     pub(super) observe: &'a mut Observer<'a>,
 }
 
-impl Act<'_> {
+impl<'a> Act<'a> {
     /// Up to the point of no return, and behind it. On an error all of it can be taken back.
     pub(super) fn switch(&mut self, journal: &mut Journal) -> Result<(), Error> {
         let plan = journal.plan.clone();
         self.units("stop", &plan.stop)?;
-        if plan.is_safety_made {
-            (self.observe)("keep the present state");
-            manage::create_recorded(self.lock, self.provider, journal.safety.clone())?;
-        } else {
-            (self.observe)("record the present state");
-            self.lock.state().save(&journal.safety)?;
+        for ((part, provider), safety) in plan.parts.iter().zip(self.providers).zip(&journal.safeties) {
+            if part.is_safety_made {
+                (self.observe)("keep the present state");
+                manage::create_recorded(self.lock, *provider, safety.clone())?;
+            } else {
+                (self.observe)("record the present state");
+                self.lock.state().save(safety)?;
+            }
         }
-        for (index, step) in plan.switch.iter().enumerate() {
+        for (index, (provider, step)) in self.steps(&plan).enumerate() {
             (self.observe)("note the step");
             journal.phase = Phase::Switching(index + 1);
             journal.write(self.lock)?;
             (self.observe)(&step.name);
-            self.provider.perform(step)?;
+            provider.perform(step)?;
         }
-        if !plan.is_safety_made {
+        for ((part, provider), safety) in plan.parts.iter().zip(self.providers).zip(&journal.safeties) {
+            if part.is_safety_made {
+                continue;
+            }
             (self.observe)("record where the old tree lies");
-            let kept = self.provider.list()?.into_iter().find(|(id, _)| *id == journal.id());
+            let kept = provider.list()?.into_iter().find(|(id, _)| *id == part.safety);
             let Some((_, handle)) = kept else {
                 return Err(Error::refused("the old tree is not where the switch should have kept it"));
             };
-            let mut safety = journal.safety.clone();
-            safety.handle = Some(handle);
-            self.lock.state().save(&safety)?;
+            self.lock.state().save(&Record { handle: Some(handle), ..safety.clone() })?;
         }
         if !plan.probe.is_empty() {
             self.start(journal)?;
@@ -71,9 +76,11 @@ impl Act<'_> {
     pub(super) fn finish(&mut self, journal: &Journal, is_started: bool) -> Result<Option<Error>, Error> {
         let plan = &journal.plan;
         let started = if is_started { Ok(()) } else { self.start(journal) };
-        if plan.is_snapshot_used_up && !self.provider.list()?.iter().any(|(id, _)| *id == plan.to) {
-            (self.observe)("forget the snapshot that was used up");
-            self.lock.state().forget(plan.to)?;
+        for (part, provider) in plan.parts.iter().zip(self.providers) {
+            if part.is_snapshot_used_up && !provider.list()?.iter().any(|(id, _)| *id == part.to) {
+                (self.observe)("forget the snapshot that was used up");
+                self.lock.state().forget(part.to)?;
+            }
         }
         (self.observe)("clear the journal");
         journal.clear(self.lock)?;
@@ -89,23 +96,32 @@ impl Act<'_> {
         // They may have been started already, or never stopped; and one that cannot be stopped does not keep the old
         // tree from coming back.
         let _ = self.units("stop", &plan.stop);
-        for step in plan.switch[..begun].iter().rev() {
+        let steps: Vec<_> = self.steps(plan).take(begun).collect();
+        for (provider, step) in steps.into_iter().rev() {
             (self.observe)(&format!("take back: {}", step.name));
-            self.provider.revert(step)?;
+            provider.revert(step)?;
         }
-        (self.observe)("forget the state that was kept");
-        if plan.is_safety_made {
-            manage::abandon(self.lock, self.provider, journal.id())?;
-        } else if self.provider.list()?.iter().any(|(id, _)| *id == journal.id()) {
-            // It is the only copy of the old state: never to be deleted here.
-            return Err(Error::refused("the old tree is still where the switch kept it"));
-        } else {
-            self.lock.state().forget(journal.id())?;
+        for (part, provider) in plan.parts.iter().zip(self.providers) {
+            (self.observe)("forget the state that was kept");
+            if part.is_safety_made {
+                manage::abandon(self.lock, *provider, part.safety)?;
+            } else if provider.list()?.iter().any(|(id, _)| *id == part.safety) {
+                // It is the only copy of the old state: never to be deleted here.
+                return Err(Error::refused("the old tree is still where the switch kept it"));
+            } else {
+                self.lock.state().forget(part.safety)?;
+            }
         }
         let started = self.units("start", &plan.stop);
         (self.observe)("clear the journal");
         journal.clear(self.lock)?;
         Ok(started.err())
+    }
+
+    /// The steps of all parts, in the order in which the journal counts them.
+    fn steps<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = (&'a dyn Provider, &'p Step)> + use<'a, 'p> {
+        let parts = plan.parts.iter().zip(self.providers);
+        parts.flat_map(|(part, provider)| part.switch.iter().map(move |step| (*provider, step)))
     }
 
     /// Tries until it succeeds, or the time is over.
@@ -121,9 +137,11 @@ impl Act<'_> {
 
     /// Starts and restarts; does both even if the first fails.
     fn start(&mut self, journal: &Journal) -> Result<(), Error> {
-        for path in &journal.plan.stale {
-            (self.observe)(&format!("remove the stale {}", path.display()));
-            stale::remove(&journal.plan.directory.join(path))?;
+        for part in &journal.plan.parts {
+            for path in &part.stale {
+                (self.observe)(&format!("remove the stale {}", path.display()));
+                stale::remove(&part.directory.join(path))?;
+            }
         }
         let started = self.units("start", &journal.plan.stop);
         let restarted = self.units("restart", &journal.plan.restart);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::plan::{Facts, Plan, Refusal, plan};
+use super::plan::{Facts, OfDirectory, Plan, Refusal, plan};
 use super::units;
 use crate::changes::Summary;
 use crate::error::Error;
@@ -29,6 +29,15 @@ pub struct Request {
     pub probe_secs: u64,
     /// When expiry may delete the present state, which is kept.
     pub safety_expires: Option<Timestamp>,
+}
+
+/// A directory that is to go back.
+#[derive(Clone)]
+pub struct Member<'a> {
+    /// Of the directory.
+    pub provider: &'a dyn Provider,
+    /// To which of its snapshots.
+    pub snapshot: &'a Record,
     /// What will be lost, if somebody looked ([`crate::changes`]).
     pub losses: Option<Summary>,
     /// Locks that processes left in the snapshot, relative to the directory: removed after the switch, before units are
@@ -36,14 +45,28 @@ pub struct Request {
     pub stale: Vec<PathBuf>,
 }
 
-/// Plans to take a directory back to one of its snapshots.
-pub fn gather(
-    state: &State,
-    provider: &dyn Provider,
-    runner: &dyn Runner,
-    snapshot: &Record,
-    request: Request,
-) -> Result<Plan, Error> {
+impl<'a> Member<'a> {
+    /// Of which nobody looked what will be lost.
+    pub fn new(provider: &'a dyn Provider, snapshot: &'a Record) -> Member<'a> {
+        Member { provider, snapshot, losses: None, stale: Vec::new() }
+    }
+}
+
+/// Plans to take directories back to one of their snapshots each, together.
+pub fn gather(state: &State, members: &[Member<'_>], runner: &dyn Runner, request: Request) -> Result<Plan, Error> {
+    let facts = Facts {
+        directories: members.iter().map(|member| look_at(state, member)).collect::<Result<_, _>>()?,
+        running: units::running(runner, &request.stop)?,
+        restart: request.restart,
+        probe: request.probe,
+        probe_secs: request.probe_secs,
+        safety_expires: request.safety_expires,
+    };
+    plan(facts).map_err(|Refusal { message, hint }| Error::Refused { message, hint })
+}
+
+fn look_at(state: &State, member: &Member<'_>) -> Result<OfDirectory, Error> {
+    let Member { provider, snapshot, losses, ref stale } = *member;
     let directory = provider.directory();
     if snapshot.directory != directory {
         let (of, asked) = (snapshot.directory.display(), directory.display());
@@ -61,10 +84,7 @@ pub fn gather(
         _ => Ok(Vec::new()),
     };
     let live = Tree::of(directory)?;
-    let is_touching = |other: &Path| other.starts_with(directory) || directory.starts_with(other);
-    let under_way = journal::all(state)?.into_iter().map(|(_, entry)| entry);
-    let under_way = under_way.filter(|entry| entry.is_switching).find(|entry| is_touching(&entry.directory));
-    let facts = Facts {
+    Ok(OfDirectory {
         snapshot: snapshot.clone(),
         is_there,
         abilities: provider.abilities(),
@@ -72,18 +92,12 @@ pub fn gather(
         mounts_below: mounts::below(&mounts::mounts()?, directory).map(|mount| mount.point.clone()).collect(),
         holders: holders::of(&live, Some(directory))?,
         live,
-        running: units::running(runner, &request.stop)?,
-        restart: request.restart,
-        probe: request.probe,
-        probe_secs: request.probe_secs,
         safety,
-        safety_expires: request.safety_expires,
-        losses: request.losses,
-        stale: request.stale,
+        losses,
+        stale: stale.clone(),
         is_state_inside: !provider.abilities().spares_state && is_inside(state.root(), directory)?,
-        under_way: under_way.map(|entry| entry.change),
-    };
-    plan(facts).map_err(|Refusal { message, hint }| Error::Refused { message, hint })
+        under_way: journal::switching(state, directory)?.map(|entry| entry.change),
+    })
 }
 
 /// The snapshot that undoes the newest rollback of a directory.

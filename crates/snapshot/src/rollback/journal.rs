@@ -26,21 +26,21 @@ pub(super) enum Phase {
 pub(super) struct Journal {
     pub(super) phase: Phase,
     pub(super) plan: Plan,
-    /// The record of the present state that is kept; without its handle.
-    pub(super) safety: Record,
+    /// The records of the present state that is kept, one for each part of the plan; without their handles.
+    pub(super) safeties: Vec<Record>,
 }
 
 impl Journal {
-    /// Its name: there is one for each state that is kept.
-    pub(super) fn id(&self) -> Id {
-        self.safety.id
+    /// Its name: that of the first state that is kept.
+    fn id(&self) -> Id {
+        self.plan.parts[0].safety
     }
 
     pub(super) fn write(&self, lock: &Lock) -> Result<(), Error> {
         let entry = Entry {
             change: CHANGE.to_owned(),
-            directory: self.plan.directory.clone(),
-            snapshots: vec![self.plan.to, self.safety.id],
+            directories: self.plan.directories(),
+            snapshots: self.plan.parts.iter().flat_map(|part| [part.to, part.safety]).collect(),
             is_switching: true,
             details: self,
         };
@@ -53,6 +53,8 @@ impl Journal {
 
     /// All that were cut short.
     pub(super) fn all(state: &State) -> Result<Vec<Journal>, Error> {
-        Ok(journal::of(state, CHANGE)?.into_iter().map(|(_, entry)| entry.details).collect())
+        let all = journal::of::<Journal>(state, CHANGE)?.into_iter().map(|(_, entry)| entry.details);
+        // One of no directory has nothing to finish.
+        Ok(all.filter(|journal| !journal.plan.parts.is_empty()).collect())
     }
 }

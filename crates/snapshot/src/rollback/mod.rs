@@ -1,4 +1,5 @@
-//! Taking a directory back to a snapshot, live and so that it can itself be undone.
+//! Taking directories back to snapshots of them, live and so that it can itself be undone. Several go back as one: with
+//! one plan, one journal, and one point of no return.
 //!
 //! [`gather`] looks at the world, [`plan`](plan::plan) decides without looking, [`run`](run::run) does what was
 //! planned, [`recover`](recover::recover) finishes or takes back what was cut short. Invariant: at every moment a
@@ -17,5 +18,5 @@ pub mod run;
 mod stale;
 mod units;
 
-pub use gather::{Request, gather, newest_safety};
-pub use plan::Plan;
+pub use gather::{Member, Request, gather, newest_safety};
+pub use plan::{Part, Plan};

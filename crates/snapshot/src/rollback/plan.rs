@@ -14,6 +14,23 @@ use crate::record::Record;
 /// All that a plan depends on.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// Of each directory that goes back, in the order in which they do.
+    pub directories: Vec<OfDirectory>,
+    /// Units that are to be stopped, and are running.
+    pub running: Vec<String>,
+    /// Units to restart after the switch.
+    pub restart: Vec<String>,
+    /// A command that must succeed after the switch.
+    pub probe: Vec<String>,
+    /// Within so many seconds.
+    pub probe_secs: u64,
+    /// When expiry may delete the present state.
+    pub safety_expires: Option<Timestamp>,
+}
+
+/// What a plan depends on of one directory.
+#[derive(Clone, Debug)]
+pub struct OfDirectory {
     /// The snapshot to go back to.
     pub snapshot: Record,
     /// Whether it still lies where its record says.
@@ -28,18 +45,8 @@ pub struct Facts {
     pub live: Tree,
     /// Who holds the live tree.
     pub holders: Vec<Holder>,
-    /// Units that are to be stopped, and are running.
-    pub running: Vec<String>,
-    /// Units to restart after the switch.
-    pub restart: Vec<String>,
-    /// A command that must succeed after the switch.
-    pub probe: Vec<String>,
-    /// Within so many seconds.
-    pub probe_secs: u64,
     /// The id the present state is kept under.
     pub safety: Id,
-    /// When expiry may delete the present state.
-    pub safety_expires: Option<Timestamp>,
     /// What differs between the snapshot and the live tree, and so will be lost, if somebody looked.
     pub losses: Option<Summary>,
     /// Locks that processes left in the snapshot, relative to the directory.
@@ -59,17 +66,34 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
-/// What will be done, in the order of the fields of the second half; and what to know before.
+/// What will be done to all directories together, and what to know before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The directories, in the order in which they are switched; at least one.
+    pub parts: Vec<Part>,
+    /// Why it will not be done; empty if it can.
+    pub refusals: Vec<Refusal>,
+    /// Units that are stopped before, and started again afterwards.
+    pub stop: Vec<String>,
+    /// When expiry may delete the present state, which is kept.
+    pub safety_expires: Option<Timestamp>,
+    /// Units that are restarted, for they held the tree and were not stopped.
+    pub restart: Vec<String>,
+    /// A command that must succeed, or all is taken back; none if empty.
+    pub probe: Vec<String>,
+    /// Within so many seconds.
+    pub probe_secs: u64,
+}
+
+/// What will be done to one directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
     /// The snapshot to go back to.
     pub to: Id,
     /// Where it lies.
     pub handle: Handle,
     /// The live directory.
     pub directory: PathBuf,
-    /// Why it will not be done; empty if it can.
-    pub refusals: Vec<Refusal>,
     /// What will be lost; `None` if nobody looked.
     pub losses: Option<Summary>,
     /// Mounts below the directory, which stay as they are.
@@ -80,96 +104,127 @@ pub struct Plan {
     pub is_snapshot_used_up: bool,
     /// How the old tree is told from others.
     pub old: Tree,
-
-    /// Units that are stopped, and started again afterwards.
-    pub stop: Vec<String>,
     /// The name of the present state.
     pub safety: Id,
-    /// When expiry may delete it.
-    pub safety_expires: Option<Timestamp>,
     /// Whether the present state is kept by a snapshot that is made first. Else the switch keeps it.
     pub is_safety_made: bool,
     /// The provider's steps.
     pub switch: Vec<Step>,
-    /// Locks that are removed before units are started: whoever held them did so when the snapshot was made.
+    /// Locks that are removed before units are started: whoever held them did so when the snapshot was made. Relative to
+    /// the directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale: Vec<PathBuf>,
-    /// Units that are restarted, for they held the tree and were not stopped.
-    pub restart: Vec<String>,
-    /// A command that must succeed, or all is taken back; none if empty.
-    pub probe: Vec<String>,
-    /// Within so many seconds.
-    pub probe_secs: u64,
 }
 
 /// Decides.
 pub fn plan(facts: Facts) -> Result<Plan, Refusal> {
-    let Some(handle) = facts.snapshot.handle.clone() else {
-        return Err(Refusal::new(format!("snapshot {} was never finished", facts.snapshot.id)));
-    };
+    let mut refusals = inside_of_each_other(&facts.directories);
+    let mut parts = Vec::new();
+    for of in facts.directories {
+        refusals.extend(against(&of, &facts.running));
+        let Some(handle) = of.snapshot.handle else {
+            return Err(Refusal::new(format!("snapshot {} was never finished", of.snapshot.id)));
+        };
+        let switch = match of.switch {
+            Ok(steps) => steps,
+            Err(refusal) => {
+                refusals.push(refusal);
+                Vec::new()
+            }
+        };
+        parts.push(Part {
+            to: of.snapshot.id,
+            handle,
+            directory: of.snapshot.directory,
+            losses: of.losses,
+            mounts_below: of.mounts_below,
+            holders: of.holders,
+            is_snapshot_used_up: !of.abilities.keeps_snapshot,
+            old: of.live,
+            safety: of.safety,
+            is_safety_made: !of.abilities.keeps_old_tree,
+            switch,
+            stale: of.stale,
+        });
+    }
+    if parts.is_empty() {
+        return Err(Refusal::new("there is nothing to roll back"));
+    }
+    let Facts { running, restart, probe, probe_secs, safety_expires, .. } = facts;
+    Ok(Plan { parts, refusals, stop: running, safety_expires, restart, probe, probe_secs })
+}
+
+/// What stands against it of one directory, but for the switch itself.
+fn against(of: &OfDirectory, running: &[String]) -> Vec<Refusal> {
     let mut refusals = Vec::new();
-    if let Some(change) = &facts.under_way {
-        let message = format!("a {change} of {} is not finished", facts.snapshot.directory.display());
+    if let Some(change) = &of.under_way {
+        let message = format!("a {change} of {} is not finished", of.snapshot.directory.display());
         refusals.push(
             Refusal::new(message)
                 .or("whatever changes something finishes or reverts it first, such as: snapback snapshot expire"),
         );
     }
-    if !facts.is_there {
-        let message = format!("snapshot {} is gone: it no longer lies where it was made", facts.snapshot.id);
+    if !of.is_there {
+        let message = format!("snapshot {} is gone: it no longer lies where it was made", of.snapshot.id);
         refusals.push(Refusal::new(message).or("choose another: snapback snapshot list"));
     }
-    if facts.is_state_inside {
+    if of.is_state_inside {
         let message = "what Snapback knows lies in the tree that would be rolled back, and would be rolled back, too";
-        refusals.push(Refusal::new(message).or("move the state directory to another place: --state DIR"));
+        refusals.push(Refusal::new(message).or("move the state directory to another place: --state-dir DIR"));
     }
-    let switch = match facts.switch {
-        Ok(steps) => steps,
-        Err(refusal) => {
-            refusals.push(refusal);
-            Vec::new()
-        }
-    };
-    let is_stopped = |holder: &&Holder| holder.unit.as_ref().is_some_and(|unit| facts.running.contains(unit));
+    let is_stopped = |holder: &&Holder| holder.unit.as_ref().is_some_and(|unit| running.contains(unit));
     // A mount in another namespace goes with ours if it came from it, and else does not hinder that ours goes.
     let is_in_the_way = |holder: &&Holder| holder.holds.iter().any(|hold| hold.by != By::Mount) && !is_stopped(holder);
-    let mut remaining = facts.holders.iter().filter(is_in_the_way).peekable();
-    if !facts.abilities.switches_live && remaining.peek().is_some() {
+    let mut remaining = of.holders.iter().filter(is_in_the_way).peekable();
+    if !of.abilities.switches_live && remaining.peek().is_some() {
         let who: Vec<String> = remaining.map(Holder::to_string).collect();
         let message = format!("the directory has to be unmounted for the switch, and is in use by {}", who.join(", "));
         refusals.push(Refusal::new(message).or("end them, or name their units to be stopped: --stop UNIT"));
     }
-    Ok(Plan {
-        to: facts.snapshot.id,
-        handle,
-        directory: facts.snapshot.directory,
-        refusals,
-        losses: facts.losses,
-        mounts_below: facts.mounts_below,
-        holders: facts.holders,
-        is_snapshot_used_up: !facts.abilities.keeps_snapshot,
-        old: facts.live,
-        stop: facts.running,
-        safety: facts.safety,
-        safety_expires: facts.safety_expires,
-        is_safety_made: !facts.abilities.keeps_old_tree,
-        switch,
-        stale: facts.stale,
-        restart: facts.restart,
-        probe: facts.probe,
-        probe_secs: facts.probe_secs,
-    })
+    refusals
+}
+
+/// The steps of one are planned before those of the other have moved what they are about.
+fn inside_of_each_other(directories: &[OfDirectory]) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    for (number, inner) in directories.iter().enumerate() {
+        let directory = &inner.snapshot.directory;
+        let holds = |(other, outer): &(usize, &OfDirectory)| {
+            *other != number && directory.starts_with(&outer.snapshot.directory)
+        };
+        if let Some((_, outer)) = directories.iter().enumerate().find(holds) {
+            let (inner_id, outer_id) = (inner.snapshot.id, outer.snapshot.id);
+            let outer = outer.snapshot.directory.display();
+            let message = format!("{} lies in {outer}, and they cannot go back in one step", directory.display());
+            let hint = format!("one after the other, the outer one first: {outer_id}, then {inner_id}, with --alone");
+            refusals.push(Refusal::new(message).or(hint));
+        }
+    }
+    refusals
 }
 
 impl Plan {
+    /// The live directories.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        self.parts.iter().map(|part| part.directory.clone()).collect()
+    }
+
     /// What is done, one line each, in this order.
     pub fn steps(&self) -> Vec<String> {
+        let of = |part: &Part, step: &str| match self.parts.len() {
+            1 => step.to_owned(),
+            _ => format!("{step} ({})", part.directory.display()),
+        };
         let mut steps: Vec<String> = self.stop.iter().map(|unit| format!("stop {unit}")).collect();
-        if self.is_safety_made {
-            steps.push(format!("keep the present state as {}", self.safety));
+        for part in self.parts.iter().filter(|part| part.is_safety_made) {
+            steps.push(of(part, &format!("keep the present state as {}", part.safety)));
         }
-        steps.extend(self.switch.iter().map(|step| step.name.clone()));
-        steps.extend(self.stale.iter().map(|path| format!("remove the stale {}", path.display())));
+        for part in &self.parts {
+            steps.extend(part.switch.iter().map(|step| of(part, &step.name)));
+        }
+        for part in &self.parts {
+            steps.extend(part.stale.iter().map(|path| of(part, &format!("remove the stale {}", path.display()))));
+        }
         steps.extend(self.stop.iter().map(|unit| format!("start {unit}")));
         steps.extend(self.restart.iter().map(|unit| format!("restart {unit}")));
         if !self.probe.is_empty() {
@@ -222,7 +277,7 @@ mod tests {
             works_unprivileged: false,
             spares_state: false,
         };
-        Facts {
+        let of = OfDirectory {
             snapshot,
             is_there: true,
             abilities,
@@ -230,16 +285,19 @@ mod tests {
             mounts_below: Vec::new(),
             live: Tree::Device(0, 1),
             holders: Vec::new(),
-            running: vec!["shop.service".to_owned()],
-            restart: vec!["web.service".to_owned()],
-            probe: vec!["curl".to_owned(), "localhost".to_owned()],
-            probe_secs: 30,
             safety: "00000000000b".parse().unwrap(),
-            safety_expires: None,
             losses: None,
             stale: Vec::new(),
             is_state_inside: false,
             under_way: None,
+        };
+        Facts {
+            directories: vec![of],
+            running: vec!["shop.service".to_owned()],
+            restart: vec!["web.service".to_owned()],
+            probe: vec!["curl".to_owned(), "localhost".to_owned()],
+            probe_secs: 30,
+            safety_expires: None,
         }
     }
 
@@ -268,7 +326,7 @@ mod tests {
     #[test]
     fn who_is_in_the_way_of_unmounting_is_named_unless_stopped_first() {
         let mut facts = facts();
-        facts.holders = vec![
+        facts.directories[0].holders = vec![
             holder(Some("shop.service"), By::Descriptor(3)),
             holder(Some("other.service"), By::Mount),
             holder(None, By::WorkingDirectory),
@@ -276,17 +334,50 @@ mod tests {
         let refusals = plan(facts.clone()).unwrap().refusals;
         let message = "the directory has to be unmounted for the switch, and is in use by vi x (process 7)";
         assert_eq!(refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>(), [message]);
-        facts.abilities.switches_live = true;
+        facts.directories[0].abilities.switches_live = true;
         assert_eq!(plan(facts).unwrap().refusals, []);
     }
 
     #[test]
     fn all_that_stands_against_it_is_told_at_once() {
         let mut facts = facts();
-        facts.is_there = false;
-        facts.is_state_inside = true;
-        facts.under_way = Some("adoption".to_owned());
-        facts.switch = Err(Refusal::new("the top level cannot be exchanged"));
+        let of = &mut facts.directories[0];
+        of.is_there = false;
+        of.is_state_inside = true;
+        of.under_way = Some("adoption".to_owned());
+        of.switch = Err(Refusal::new("the top level cannot be exchanged"));
         assert_eq!(plan(facts).unwrap().refusals.len(), 4);
+    }
+
+    #[test]
+    fn several_go_back_in_one_plan_in_which_units_are_stopped_once() {
+        let mut facts = facts();
+        let mut other = facts.directories[0].clone();
+        other.snapshot.directory = PathBuf::from("/srv/shop2");
+        other.safety = "00000000000c".parse().unwrap();
+        facts.directories.push(other);
+        let plan = plan(facts.clone()).unwrap();
+        let steps = [
+            "stop shop.service",
+            "keep the present state as 00000000000b (/srv/shop)",
+            "keep the present state as 00000000000c (/srv/shop2)",
+            "exchange (/srv/shop)",
+            "exchange (/srv/shop2)",
+            "start shop.service",
+            "restart web.service",
+            "probe: curl localhost",
+        ];
+        assert_eq!((plan.steps(), &plan.refusals[..]), (steps.map(str::to_owned).to_vec(), &[][..]));
+    }
+
+    #[test]
+    fn one_inside_of_another_does_not_go_back_together_with_it() {
+        let mut facts = facts();
+        let mut other = facts.directories[0].clone();
+        other.snapshot.directory = PathBuf::from("/srv/shop/db");
+        facts.directories.push(other);
+        let refusals = plan(facts).unwrap().refusals;
+        let message = "/srv/shop/db lies in /srv/shop, and they cannot go back in one step";
+        assert_eq!(refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>(), [message]);
     }
 }

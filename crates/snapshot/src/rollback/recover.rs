@@ -6,17 +6,17 @@ use super::act::{Act, Observer};
 use super::journal::{Journal, Phase};
 use crate::error::Error;
 use crate::id::Id;
-use crate::provider::Open;
+use crate::provider::{Open, Provider};
 use crate::runner::Runner;
 use crate::state::Lock;
 
 /// One that was recovered.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The snapshot that was rolled back to.
+    /// The snapshot that was rolled back to; of several, the first.
     pub to: Id,
-    /// The live directory.
-    pub directory: PathBuf,
+    /// The live directories.
+    pub directories: Vec<PathBuf>,
     /// How it ended; on an error, the journal is still there.
     pub ending: Result<Ending, Error>,
 }
@@ -40,7 +40,8 @@ pub fn recover(
     let mut recovered = Vec::new();
     for journal in Journal::all(lock.state())? {
         let ending = recover_one(lock, runner, open, observe, &journal);
-        recovered.push(Recovered { to: journal.plan.to, directory: journal.plan.directory, ending });
+        let (to, directories) = (journal.plan.parts[0].to, journal.plan.directories());
+        recovered.push(Recovered { to, directories, ending });
     }
     Ok(recovered)
 }
@@ -52,9 +53,11 @@ fn recover_one(
     observe: &mut Observer<'_>,
     journal: &Journal,
 ) -> Result<Ending, Error> {
-    let provider = open(&journal.plan.directory, &journal.plan.handle)?;
+    let parts = journal.plan.parts.iter();
+    let providers = parts.map(|part| open(&part.directory, &part.handle)).collect::<Result<Vec<_>, _>>()?;
+    let providers: Vec<&dyn Provider> = providers.iter().map(|provider| &**provider).collect();
     let mut observe = |what: &str| observe(what);
-    let mut act = Act { lock, provider: &*provider, runner, observe: &mut observe };
+    let mut act = Act { lock, providers: &providers, runner, observe: &mut observe };
     let is_finished = journal.phase == Phase::Switched;
     let unstarted = if is_finished { act.finish(journal, false)? } else { act.revert(journal)? };
     Ok(Ending { is_finished, unstarted })

@@ -85,7 +85,7 @@ pub fn bring_back(
     let root = Attributes::read(Place::Open(live.as_fd())).map_err(|failed| failed.at(directory))?;
     let entry = Entry {
         change: CHANGE.to_owned(),
-        directory: directory.to_owned(),
+        directories: vec![directory.to_owned()],
         snapshots: vec![snapshot],
         is_switching: false,
         details: Details { staging: staging.clone() },
@@ -138,10 +138,12 @@ pub fn recover(lock: &Lock) -> Result<Vec<PathBuf>, Error> {
 fn clean_up(lock: &Lock, directory: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     let mut cleaned = Vec::new();
     for (id, entry) in journal::of::<Details>(lock.state(), CHANGE)? {
-        if directory.is_none_or(|directory| directory == entry.directory) {
-            remove::tree(&entry.directory.join(&entry.details.staging))?;
+        if directory.is_none_or(|directory| entry.directories.iter().any(|of| of == directory)) {
+            for directory in &entry.directories {
+                remove::tree(&directory.join(&entry.details.staging))?;
+            }
             journal::clear(lock, id)?;
-            cleaned.push(entry.directory);
+            cleaned.extend(entry.directories);
         }
     }
     Ok(cleaned)

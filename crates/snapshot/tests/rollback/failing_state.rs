@@ -70,7 +70,7 @@ fn rolls_back_or_not(keeps_old_tree: bool, says: &str, make: impl Fn() -> (State
             acts += 1;
         };
         let lock = site.lock();
-        let outcome = run(&lock, &site.plain, &commands, plan, NOW, &mut observe);
+        let outcome = run(&lock, &[&site.plain], &commands, plan, NOW, &mut observe);
         let now = look(&site.plain.directory);
         match outcome {
             Ok(_) => assert_eq!(now, then),

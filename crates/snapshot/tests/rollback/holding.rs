@@ -13,7 +13,7 @@ use snapshot::mounts::mounts;
 use snapshot::provider::Provider;
 use snapshot::reflink::provider::Reflink;
 use snapshot::rollback::run::run;
-use snapshot::rollback::{Request, gather};
+use snapshot::rollback::{Member, Request, gather};
 use snapshot::state::State;
 
 use crate::disk::{Disk, run as run_command, shell};
@@ -72,8 +72,8 @@ fn who_holds_the_old_tree_of_a_whole_file_system_is_found_after_a_switch() {
     let provider = Reflink::open(&disk.path()).unwrap();
     let to = manage::create(&lock, &provider, asked(), NOW).unwrap();
     let reads = Process::start(&disk.path(), "exec 5< file; cd /; echo ready; exec sleep 60");
-    let plan = gather(&state, &provider, &Commands::default(), &to, Request::default()).unwrap();
-    let outcome = run(&lock, &provider, &Commands::default(), plan, NOW, &mut |_| {}).unwrap();
+    let plan = gather(&state, &[Member::new(&provider, &to)], &Commands::default(), Request::default()).unwrap();
+    let outcome = run(&lock, &[&provider], &Commands::default(), plan, NOW, &mut |_| {}).unwrap();
     let pids: Vec<_> = outcome.holders.iter().map(|holder| holder.pid).collect();
     assert_eq!(pids, [reads.0.id()]);
 }
@@ -152,8 +152,8 @@ fn every_way_to_hold_the_old_tree_is_found_after_a_switch() {
     expected(&found(&tree, Some(&live), &processes));
 
     let commands = Commands::default();
-    let plan = gather(&state, &*provider, &commands, &to, Request::default()).unwrap();
-    let outcome = run(&lock, &*provider, &commands, plan, NOW, &mut |_| {}).unwrap();
+    let plan = gather(&state, &[Member::new(&*provider, &to)], &commands, Request::default()).unwrap();
+    let outcome = run(&lock, &[&*provider], &commands, plan, NOW, &mut |_| {}).unwrap();
     let after =
         outcome.holders.into_iter().map(|holder| (holder.pid, holder.holds.into_iter().map(|hold| hold.by).collect()));
     expected(&after.collect());

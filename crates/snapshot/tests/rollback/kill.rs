@@ -20,21 +20,21 @@ use snapshot::provider::{Handle, Open, Provider};
 use snapshot::reflink::provider::Reflink;
 use snapshot::rollback::recover::recover;
 use snapshot::rollback::run::run;
-use snapshot::rollback::{Request, gather, newest_safety};
+use snapshot::rollback::{Member, Request, gather, newest_safety};
 use snapshot::state::{Lock, State};
 
 use crate::disk::{Disk, shell};
 use crate::plain::Plain;
 use crate::site::{Commands, NOW, asked, fill, look};
 
-const ROOT: &str = "SNAPBACK_TEST_ROOT";
-const ROLE: &str = "SNAPBACK_TEST_ROLE";
-const DIES_AT: &str = "SNAPBACK_TEST_DIES_AT";
+pub(super) const ROOT: &str = "SNAPBACK_TEST_ROOT";
+pub(super) const ROLE: &str = "SNAPBACK_TEST_ROLE";
+pub(super) const DIES_AT: &str = "SNAPBACK_TEST_DIES_AT";
 
 /// Counts moments, and kills this process at one of them.
-type Clock = Arc<dyn Fn() + Send + Sync>;
+pub(super) type Clock = Arc<dyn Fn() + Send + Sync>;
 
-fn deadly_clock(at: usize) -> Clock {
+pub(super) fn deadly_clock(at: usize) -> Clock {
     let moments = AtomicUsize::new(0);
     Arc::new(move || {
         if moments.fetch_add(1, Ordering::SeqCst) == at {
@@ -58,7 +58,7 @@ trait Ground {
 
 /// Performs a rollback or a recovery in another process, which kills itself at a moment. `false` if there is no such
 /// moment, for all was done before.
-fn dies(test: &str, role: &str, root: &Path, at: usize) -> bool {
+pub(super) fn dies(test: &str, role: &str, root: &Path, at: usize) -> bool {
     let mut child = Command::new(env::current_exe().unwrap());
     child.args(["--exact", test, "--nocapture"]).env(ROOT, root).env(ROLE, role).env(DIES_AT, at.to_string());
     let status = child.stdout(Stdio::null()).stderr(Stdio::inherit()).status().unwrap();
@@ -77,8 +77,8 @@ fn be_the_child(ground: &dyn Ground, request: Request) -> bool {
         let provider = ground.provider(root, Some(Arc::clone(&clock)));
         let to = lock.state().find("latest", None).unwrap();
         let commands = Commands { failing: ground.fails().then_some("true "), ..Commands::default() };
-        let plan = gather(lock.state(), &*provider, &commands, &to, request).unwrap();
-        let outcome = run(&lock, &*provider, &commands, plan, NOW, &mut observe);
+        let plan = gather(lock.state(), &[Member::new(&*provider, &to)], &commands, request).unwrap();
+        let outcome = run(&lock, &[&*provider], &commands, plan, NOW, &mut observe);
         assert_eq!(outcome.is_err(), ground.fails(), "{outcome:?}");
     } else {
         let open = |_: &Path, _: &Handle| Ok(ground.provider(root, Some(Arc::clone(&clock))));
@@ -88,7 +88,7 @@ fn be_the_child(ground: &dyn Ground, request: Request) -> bool {
 }
 
 /// How many there were.
-fn recover_all(lock: &Lock, open: &Open<'_>, observe: &mut dyn FnMut(&str)) -> usize {
+pub(super) fn recover_all(lock: &Lock, open: &Open<'_>, observe: &mut dyn FnMut(&str)) -> usize {
     let recovered = recover(lock, &Commands::default(), open, observe).unwrap();
     let number = recovered.len();
     recovered.into_iter().for_each(|recovered| drop(recovered.ending.unwrap()));
@@ -171,12 +171,12 @@ fn survives(test: &str, root: &Path, ground: &dyn Ground, request: Request, reco
     assert!(old_states >= 6 && is_as_expected, "killed in {old_states} old and {new_states} new states");
 }
 
-fn with_units_and_probe() -> Request {
+pub(super) fn with_units_and_probe() -> Request {
     Request { stop: vec!["shop.service".into()], probe: vec!["true".into()], ..Request::default() }
 }
 
 /// A directory in memory: there are hundreds of rollbacks, and none waits for a disk.
-fn quick() -> tempfile::TempDir {
+pub(super) fn quick() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 

@@ -10,3 +10,4 @@ mod plain;
 mod postgresql;
 mod running;
 mod site;
+mod together;

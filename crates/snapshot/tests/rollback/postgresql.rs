@@ -13,7 +13,7 @@ use snapshot::manage;
 use snapshot::mounts::mounts;
 use snapshot::provider::Provider;
 use snapshot::rollback::run::run;
-use snapshot::rollback::{Request, gather, newest_safety};
+use snapshot::rollback::{Member, Request, gather, newest_safety};
 use snapshot::runner::{Outcome, Runner, System};
 use snapshot::state::State;
 
@@ -175,10 +175,14 @@ fn a_database_under_load_comes_back_with_the_rows_of_the_moment() {
             .into(),
         ..Request::default()
     };
-    let plan = gather(&state, &provider, &cluster, &to, request()).unwrap();
-    assert!(plan.holders.iter().any(|holder| holder.command.contains("postgres")), "{:?}", plan.holders);
+    let plan = gather(&state, &[Member::new(&provider, &to)], &cluster, request()).unwrap();
+    assert!(
+        plan.parts[0].holders.iter().any(|holder| holder.command.contains("postgres")),
+        "{:?}",
+        plan.parts[0].holders
+    );
     let at_least = cluster.rows();
-    let outcome = run(&lock, &provider, &cluster, plan, NOW, &mut |_| {}).unwrap();
+    let outcome = run(&lock, &[&provider], &cluster, plan, NOW, &mut |_| {}).unwrap();
     assert_eq!(outcome.holders, []);
     drop(load);
 
@@ -192,7 +196,7 @@ fn a_database_under_load_comes_back_with_the_rows_of_the_moment() {
     cluster.ask("INSERT INTO rows DEFAULT VALUES");
 
     let safety = newest_safety(&state, &data).unwrap();
-    let plan = gather(&state, &provider, &cluster, &safety, request()).unwrap();
-    run(&lock, &provider, &cluster, plan, NOW, &mut |_| {}).unwrap();
+    let plan = gather(&state, &[Member::new(&provider, &safety)], &cluster, request()).unwrap();
+    run(&lock, &[&provider], &cluster, plan, NOW, &mut |_| {}).unwrap();
     assert!(cluster.rows() >= at_least, "the undo brings back what the rollback took");
 }

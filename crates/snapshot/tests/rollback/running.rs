@@ -25,7 +25,7 @@ impl Drop for Reader {
 }
 
 fn perform(site: &Site, commands: &Commands, plan: Plan) -> Result<Outcome, Error> {
-    run(&site.lock(), &site.plain, commands, plan, NOW, &mut |_| {})
+    run(&site.lock(), &[&site.plain], commands, plan, NOW, &mut |_| {})
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_rollback_brings_the_snapshot_back_and_its_undo_the_state_of_before() {
     assert_eq!(*commands.told.lock().unwrap(), told);
 
     let safety = newest_safety(&site.state, &site.plain.directory).unwrap();
-    assert_eq!(safety.id, outcome.safety.id);
+    assert_eq!(safety.id, outcome.safeties[0].id);
     perform(&site, &commands, site.plan(&commands, &safety, Request::default())).unwrap();
     assert_eq!(look(&site.plain.directory), before);
 }
@@ -99,7 +99,7 @@ fn a_probe_is_tried_until_its_time_is_over() {
     let script = format!("test -e {0} || {{ touch {0}; exit 1; }}", ready.display());
     let probe = || ["bash", "-c", &script].map(str::to_owned).to_vec();
     let plan = |probe_secs| site.plan(&System, &to, Request { probe: probe(), probe_secs, ..Request::default() });
-    let perform = |plan| run(&site.lock(), &site.plain, &System, plan, NOW, &mut |_| {});
+    let perform = |plan| run(&site.lock(), &[&site.plain], &System, plan, NOW, &mut |_| {});
     assert!(matches!(perform(plan(0)), Err(Error::Reverted { .. })));
     fs::remove_file(&ready).unwrap();
     perform(plan(30)).unwrap();
@@ -129,7 +129,7 @@ fn who_holds_the_old_tree_is_found_before_and_after_the_switch() {
     let file = File::open(site.live("changed")).unwrap();
     let reader = Reader(Command::new("sleep").arg("60").stdin(Stdio::from(file)).spawn().unwrap());
     let plan = site.plan(&commands, &to, Request::default());
-    let [holder] = &plan.holders[..] else { panic!("{:?}", plan.holders) };
+    let [holder] = &plan.parts[0].holders[..] else { panic!("{:?}", plan.parts[0].holders) };
     assert_eq!((holder.pid, holder.command.as_str()), (reader.0.id(), "sleep 60"));
     assert_eq!((holder.holds[0].by, &holder.holds[0].path), (By::Descriptor(0), &site.live("changed")));
     let outcome = perform(&site, &commands, plan).unwrap();
@@ -171,14 +171,14 @@ fn until_a_rollback_that_was_cut_short_is_recovered_nothing_else_changes_the_dir
     let plan = site.plan(&commands, &to, Request::default());
     // As a kill would, this leaves everything as it is at the moment of the exchange.
     let cut_short = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        run(&site.lock(), &site.plain, &commands, plan, NOW, &mut |act| assert_ne!(act, "keep"))
+        run(&site.lock(), &[&site.plain], &commands, plan, NOW, &mut |act| assert_ne!(act, "keep"))
     }));
     assert!(cut_short.is_err());
     let lock = site.lock();
     let refused = [
         manage::create(&lock, &site.plain, asked(), NOW).map(drop),
         manage::delete(&lock, &site.plain, to.id).map(drop),
-        run(&lock, &site.plain, &commands, site.plan(&commands, &other, Request::default()), NOW, &mut |_| {})
+        run(&lock, &[&site.plain], &commands, site.plan(&commands, &other, Request::default()), NOW, &mut |_| {})
             .map(drop),
         undo::bring_back(&lock, &site.plain.directory, to.id, root.path(), &undo::Request::default(), &mut |_| {})
             .map(drop),

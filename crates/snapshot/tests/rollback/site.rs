@@ -50,7 +50,7 @@ impl Site {
     }
 
     pub(crate) fn plan(&self, runner: &dyn Runner, to: &Record, request: rollback::Request) -> Plan {
-        rollback::gather(&self.state, &self.plain, runner, to, request).unwrap()
+        rollback::gather(&self.state, &[rollback::Member::new(&self.plain, to)], runner, request).unwrap()
     }
 
     /// Finds the provider of whatever directory: there is one only.

@@ -15,17 +15,19 @@ use engine::guard::document::{Guard, Outcome, Phase};
 use engine::guard::{Asked, Guards, Times};
 use engine::net::Nets;
 use engine::rollback::Services;
+use jiff::Timestamp;
 use snapshot::id::Id;
 use snapshot::provider::{Kind, Provider};
 use snapshot::record::Record;
 
 use super::{Command, GUARD_VARIABLE, start_watchdog};
 use crate::ask::{self, Answer};
+use crate::configuration::Target;
 use crate::databases;
 use crate::error::Code;
 use crate::human;
 use crate::output::{Output, printable};
-use crate::snapshots::Session;
+use crate::snapshots::{Session, listed};
 
 /// How often the countdown is drawn, and somebody's decision looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -40,12 +42,12 @@ struct Attended<'a> {
     output: &'a Output,
     signals: Signals,
     id: Id,
-    record: Record,
+    created: Timestamp,
 }
 
 pub(crate) fn run(
     command: &Command,
-    directory: &Path,
+    target: &Target,
     project: Option<&Project>,
     session: &Session<'_>,
     guards: &Guards<'_>,
@@ -53,29 +55,39 @@ pub(crate) fn run(
     let output = session.output;
     let signals = Signals::survive()?;
     let nets = Nets { is_cancelled: Arc::new(signals.watch()), ..session.nets.clone() };
-    let provider = nets.provider(directory)?;
-    session.warn_before(&*provider);
+    let providers = session.providers(&nets, target.directories())?;
+    let providers: Vec<&dyn Provider> = providers.iter().map(|provider| &**provider).collect();
+    providers.iter().for_each(|provider| session.warn_before(*provider));
     // What was cut short before is put in order first.
     drop(session.lock()?);
     let begun = Instant::now();
     let times = command.confirm.map(|confirm| Times { confirm, command: command.limit });
     let services = Services { stop: command.stop.clone(), restart: command.restart.clone() };
-    let asked = Asked { command: shown(&command.command), grace: command.grace, confirm: times, services };
-    let (guard, record) = begin(&*provider, asked, session, guards, project)?;
+    let named = target.project().map(|project| project.name.clone());
+    let asked =
+        Asked { command: shown(&command.command), grace: command.grace, confirm: times, services, project: named };
+    let (guard, records) = begin(&providers, asked, session, guards, project)?;
     let id = guard.id;
     let millis = begun.elapsed().as_secs_f64() * 1000.0;
-    match provider.kind() {
-        Kind::Backup => output.message(format_args!("backup {id} taken as net in {millis:.0} ms")),
-        _ => output.message(format_args!("snapshot {id} taken in {millis:.0} ms{}", databases::stood_still(&record))),
+    for (provider, record) in providers.iter().zip(&records) {
+        let of = match records.len() {
+            1 => String::new(),
+            _ => format!(" of {}", printable(&record.directory)),
+        };
+        let (id, stood_still) = (record.id, databases::stood_still(record));
+        match provider.kind() {
+            Kind::Backup => output.message(format_args!("backup {id}{of} taken as net in {millis:.0} ms")),
+            _ => output.message(format_args!("snapshot {id}{of} taken in {millis:.0} ms{stood_still}")),
+        }
+        databases::tell(record, output);
+        session.warn_after(*provider);
     }
-    databases::tell(&record, output);
-    session.warn_after(&*provider);
-    let attended = Attended { command, guards, output, signals, id, record };
+    let attended = Attended { command, guards, output, signals, id, created: records[0].created };
     // Dropping it leaves the watchdog running.
     let _watchdog = match attended.with_watchdog(session) {
         Ok(watchdog) => watchdog,
         Err(error) => {
-            guards.cancel(id, &*provider)?;
+            guards.cancel(id, &providers)?;
             return Err(error);
         }
     };
@@ -83,7 +95,7 @@ pub(crate) fn run(
     match attended.run_command() {
         Ok(status) => attended.after(status, started.elapsed()),
         Err(error) => {
-            guards.cancel(id, &*provider)?;
+            guards.cancel(id, &providers)?;
             // As shells have it.
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             let program = printable(Path::new(&command.command[0]));
@@ -93,15 +105,15 @@ pub(crate) fn run(
     }
 }
 
-/// Takes the snapshot, with the project's databases held for its moment.
+/// Takes the snapshots, with the project's databases held for their moment.
 fn begin(
-    provider: &dyn Provider,
+    providers: &[&dyn Provider],
     asked: Asked,
     session: &Session<'_>,
     guards: &Guards<'_>,
     project: Option<&Project>,
-) -> Result<(Guard, Record), snapshot::error::Error> {
-    held::around(project, &[provider], |around| guards.begin(provider, asked, around, &mut || session.tell_waiting()))
+) -> Result<(Guard, Vec<Record>), snapshot::error::Error> {
+    held::around(project, providers, |around| guards.begin(providers, asked, around, &mut || session.tell_waiting()))
 }
 
 impl Attended<'_> {
@@ -173,9 +185,9 @@ impl Attended<'_> {
 
     /// The command or the check failed: back, if somebody says so.
     fn failed(&self, guard: Guard) -> Result<Guard> {
-        let directory = printable(&guard.directory);
-        let to = human::clock_time(self.record.created, false);
-        let question = format!("Take {directory} back to {to}?");
+        let directories = listed(&guard.directories());
+        let to = human::clock_time(self.created, false);
+        let question = format!("Take {directories} back to {to}?");
         let mut is_over = || self.signals.received().is_some() || self.is_decided();
         let answer = match self.command.yes {
             true => Answer::Yes,
@@ -195,7 +207,7 @@ impl Attended<'_> {
     /// Counts down until somebody decides, or the deadline does. Nothing if a signal ends the waiting: the watchdog
     /// goes on.
     fn wait_for_confirmation(&self) -> Result<Option<Guard>> {
-        let to = human::clock_time(self.record.created, false);
+        let to = human::clock_time(self.created, false);
         let mut told = false;
         loop {
             let guard = self.guards.look(self.id)?;
@@ -226,7 +238,8 @@ impl Attended<'_> {
     /// How it ended.
     fn tell(&self, guard: &Guard) {
         let Phase::Ended { outcome, .. } = &guard.phase else { return };
-        let (id, directory) = (self.id, printable(&guard.directory));
+        let (id, directories) = (self.id, listed(&guard.directories()));
+        let (is, stays) = if guard.others.is_empty() { ("is", "stays") } else { ("are", "stay") };
         match outcome {
             Outcome::Passed => {
                 let grace = human::span(guard.grace_secs);
@@ -237,17 +250,17 @@ impl Attended<'_> {
                 self.output.message(format_args!("confirmed; snapshot {id} goes in {grace}"));
             }
             Outcome::RolledBack { safety } => {
-                let to = human::clock_time(self.record.created, false);
-                self.output.message(format_args!("{directory} is back as it was at {to}"));
+                let to = human::clock_time(self.created, false);
+                self.output.message(format_args!("{directories} {is} back as it was at {to}"));
                 self.output.message(format_args!(
                     "  the state left behind is kept as {safety}; `snapback rollback --undo` returns to it"
                 ));
             }
             Outcome::Kept => self.output.message(format_args!(
-                "{directory} stays as it is now. `snapback rollback {id}` takes it back, `snapback snapshot delete {id}` forgets the state before"
+                "{directories} {stays} as it is now. `snapback rollback {id}` takes it back, `snapback snapshot delete {id}` forgets the state before"
             )),
             Outcome::Failed { message } => {
-                self.output.error(&format!("{directory} could not be taken back: {message}"), Some(&format!("snapback rollback {id}")), 1);
+                self.output.error(&format!("{directories} could not be taken back: {message}"), Some(&format!("snapback rollback {id}")), 1);
             }
         }
     }

@@ -106,11 +106,13 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     match &command.directory {
         Some(named) => {
             let target = Target::find(named, global)?;
-            let directory = target.only("a guard")?;
-            let whole = directory.canonicalize();
-            let of = || configuration::project_of(whole.as_deref().unwrap_or(directory), global, output);
+            let [first, ..] = target.directories() else {
+                return Err(CommandError::usage("the project has no directory").into());
+            };
+            let whole = first.canonicalize();
+            let of = || configuration::project_of(whole.as_deref().unwrap_or(first), global, output);
             let project = target.project().cloned().or_else(of);
-            attended::run(&command.of(target.project()), directory, project.as_ref(), &session, &guards)
+            attended::run(&command.of(target.project()), &target, project.as_ref(), &session, &guards)
         }
         None if command.status => status::show(&guards, &session),
         None => Err(CommandError::usage("no directory is named").into()),

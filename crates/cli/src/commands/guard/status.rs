@@ -9,8 +9,8 @@ use engine::process::Process;
 
 use crate::error::Code;
 use crate::human;
-use crate::output::{Output, printable, words};
-use crate::snapshots::Session;
+use crate::output::{Output, words};
+use crate::snapshots::{Session, listed};
 
 /// What is open, and what ended within a day.
 pub(crate) fn show(guards: &Guards<'_>, session: &Session<'_>) -> Result<ExitCode> {
@@ -37,7 +37,7 @@ pub(crate) fn show(guards: &Guards<'_>, session: &Session<'_>) -> Result<ExitCod
         let begun = human::age(session.now.as_second(), guard.started.as_second());
         rows.push(vec![
             guard.id.to_string(),
-            printable(&guard.directory),
+            listed(&guard.directories()),
             begun,
             state(guard, guards)?,
             guard.command.clone(),
@@ -76,7 +76,7 @@ pub(crate) fn resume(guards: &Guards<'_>, output: &Output) -> Result<ExitCode> {
     for ended in guards.resume()? {
         match ended {
             Ok(guard) => {
-                let directory = printable(&guard.directory);
+                let directory = listed(&guard.directories());
                 output.message(format_args!("guard {} of {directory}: {}", guard.id, state(&guard, guards)?));
                 if matches!(guard.phase, Phase::Ended { outcome: Outcome::Failed { .. }, .. }) {
                     code = Code::Failed.into();

@@ -59,6 +59,14 @@ impl Log {
     }
 
     pub(super) fn event(&self, event: &Event<'_>) {
+        if let Some(manager) = &self.manager {
+            match event {
+                Event::Stopping(_) => manager.stopping(STOP_MAY_TAKE),
+                Event::Reloading => manager.reloading(),
+                Event::Reloaded(_) | Event::NotReloaded(_) => manager.ready(),
+                _ => {}
+            }
+        }
         let (level, text) = words(event);
         if is_routine(event) && !self.output.verbose {
             return;
@@ -72,9 +80,6 @@ impl Log {
                 Level::Warning => self.output.warning(&text),
                 Level::Error => self.output.failure(&text),
             }
-        }
-        if let (Event::Stopping(_), Some(manager)) = (event, &self.manager) {
-            manager.stopping(STOP_MAY_TAKE);
         }
     }
 
@@ -103,6 +108,7 @@ impl Log {
 fn is_routine(event: &Event<'_>) -> bool {
     match event {
         Event::Begun(task) | Event::Ended { task, outcome: Outcome::Done, .. } => **task == Task::Expire,
+        Event::Reloading => true,
         _ => false,
     }
 }
@@ -113,6 +119,7 @@ fn words(event: &Event<'_>) -> (Level, String) {
         Event::Up(count) => (Level::Info, format!("serving; {} planned", tasks(*count))),
         Event::Begun(task) => (Level::Info, format!("{task} begins")),
         Event::Ended { task, outcome, took, again } => ended(task, outcome, *took, *again),
+        Event::Reloading => (Level::Info, "the configuration is read again".to_owned()),
         Event::Reloaded(count) => (Level::Info, format!("the configuration was read again; {} planned", tasks(*count))),
         Event::NotReloaded(reason) => {
             (Level::Error, format!("the new configuration cannot be used, the one before stays in force: {reason}"))
@@ -135,6 +142,9 @@ fn ended(task: &Task, outcome: &Outcome, took: Duration, again: Option<Duration>
         Outcome::Done => (Level::Info, format!("{task} done after {took}{}", in_a_while("next"))),
         Outcome::Incomplete(why) => {
             (Level::Warning, format!("{task} done after {took}, but {why}{}", in_a_while("next")))
+        }
+        Outcome::Impossible(why) => {
+            (Level::Warning, format!("{task} cannot be done, which is told once: {why}{}", in_a_while("next")))
         }
         Outcome::Found(_) => {
             (Level::Info, format!("{task} had been done before this daemon was started{}", in_a_while("next")))
@@ -162,6 +172,7 @@ fn document(event: &Event<'_>, text: &str) -> Value {
             document["outcome"] = json!(match outcome {
                 Outcome::Done | Outcome::Found(_) | Outcome::Looked(_) => "done",
                 Outcome::Incomplete(_) => "incomplete",
+                Outcome::Impossible(_) => "impossible",
                 Outcome::Busy(_) => "busy",
                 Outcome::Stopped => "stopped",
                 Outcome::Failed(_) => "failed",
@@ -171,6 +182,7 @@ fn document(event: &Event<'_>, text: &str) -> Value {
             document
         }
         Event::Up(count) => json!({ "type": "up", "tasks": count, "message": text }),
+        Event::Reloading => json!({ "type": "reloading", "message": text }),
         Event::Reloaded(count) => json!({ "type": "reloaded", "tasks": count, "message": text }),
         Event::NotReloaded(_) => json!({ "type": "not_reloaded", "message": text }),
         Event::Stopping(count) => json!({ "type": "stopping", "running": count, "message": text }),

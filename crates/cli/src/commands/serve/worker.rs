@@ -188,8 +188,7 @@ impl Worker for ByJobs {
             Err(_) if signals::is_cancelled() => Outcome::Stopped,
             Err(error) => match error.downcast_ref::<Error>() {
                 Some(error @ Error::Busy { .. }) => Outcome::Busy(error.to_string()),
-                // It will not be better in a minute.
-                Some(error @ Error::NoMechanism { .. }) => Outcome::Incomplete(error.to_string()),
+                Some(error @ Error::NoMechanism { .. }) => Outcome::Impossible(error.to_string()),
                 _ => Outcome::Failed(in_one_line(&error)),
             },
         }

@@ -96,21 +96,25 @@ fn later(session: &Session<'_>, text: &str, before: &Record, provider: &dyn Prov
 
 /// A path as it is typed, relative to the directory: absolute, from here, or from the directory.
 pub(crate) fn within(path: &Path, directory: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
-    if let Ok(relative) = absolute.strip_prefix(directory) {
-        return Ok(relative.to_owned());
-    }
-    // The directory may have been named by way of a symbolic link.
-    let parent = absolute.parent().and_then(|parent| parent.canonicalize().ok());
-    let resolved = parent.zip(absolute.file_name()).map(|(parent, name)| parent.join(name));
-    match resolved.as_deref().and_then(|resolved| resolved.strip_prefix(directory).ok()) {
-        Some(relative) => Ok(relative.to_owned()),
+    match below(path, directory) {
+        Some(relative) => Ok(relative),
         None if path.is_relative() => Ok(path.to_owned()),
         None => {
             let (path, directory) = (printable(path), printable(directory));
             Err(CommandError::usage(format!("{path} is not in {directory}, which the snapshot is of")).into())
         }
     }
+}
+
+/// A path as it is typed, absolute or from here, relative to the directory, if it lies in it.
+pub(crate) fn below(path: &Path, directory: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    if let Ok(relative) = absolute.strip_prefix(directory) {
+        return Some(relative.to_owned());
+    }
+    // The directory may have been named by way of a symbolic link.
+    let resolved = absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?);
+    resolved.strip_prefix(directory).ok().map(Path::to_owned)
 }
 
 fn content(before: &Path, after: &Path, file: &Path, output: &Output) -> Result<ExitCode> {
