@@ -111,7 +111,6 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         probe: probe.iter().flat_map(|probe| engine::rollback::probe(probe, probe_limit)).collect(),
         probe_secs: probe_limit.as_secs(),
         safety_expires: session.now.checked_add(SAFETY_KEPT).ok(),
-        ..Request::default()
     };
     let member = |(provider, snapshot)| {
         let losses = losses(provider, snapshot, output);

@@ -76,7 +76,7 @@ fn postgres(root: &Path) -> Vec<FoundServer> {
 
 /// The last value of a setting in PostgreSQL's file.
 fn setting(text: &str, name: &str) -> Option<String> {
-    let values = text.lines().filter_map(|line| {
+    let mut values = text.lines().filter_map(|line| {
         let rest = line.trim_start().strip_prefix(name)?;
         let value = rest.strip_prefix(|letter: char| letter == '=' || letter.is_whitespace())?;
         let value = value.trim_start_matches(|letter: char| letter == '=' || letter.is_whitespace());
@@ -85,7 +85,7 @@ fn setting(text: &str, name: &str) -> Option<String> {
             None => value.split(['#', ' ', '\t']).next().unwrap_or_default().to_owned(),
         })
     });
-    values.last().filter(|value| !value.is_empty())
+    values.next_back().filter(|value| !value.is_empty())
 }
 
 /// The usual socket needs no mention in an address; the clients know it.
