@@ -2,7 +2,7 @@
 //!
 //! The record comes last; what fails before leaves data that the next run goes on from. A backup bears the tag
 //! `project=NAME`, `live` where some of it was not read from a snapshot, and `incomplete` where a database's dump is
-//! missing.
+//! missing or a path is empty that was not.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use repository::record::BackupRecord;
 use super::base::Base;
 use super::changed;
 use super::dumps::Dumps;
+use super::emptied::emptied;
 use super::source::Source;
 use super::wanted::Wanted;
 use super::{Context, Error, Made, Walk};
@@ -82,6 +83,16 @@ pub(super) fn back_up(
         zone: Zone::new(context.zone.clone()),
         progress: &*meter,
     };
+    let complete = |record: &BackupRecord| !record.tags.iter().any(|tag| tag == INCOMPLETE_TAG);
+    let of_project = records.iter().filter(|(_, record)| is_of(record, &context.holder.hostname, project));
+    let last_complete = of_project.filter(|(_, record)| complete(record)).max_by_key(|(_, record)| record.time);
+    let emptied = match last_complete {
+        Some(before) => emptied(&mut repository.reader(&index), before, paths).map_err(failed)?,
+        None => Vec::new(),
+    };
+    for emptied in &emptied {
+        meter.error(&emptied.path, emptied);
+    }
     let dumps = Dumps::of(context, wanted.project, start);
     for (path, missing) in dumps.iter().flat_map(Dumps::refused) {
         meter.error(&path, &missing);
@@ -103,7 +114,7 @@ pub(super) fn back_up(
     if source.is_live() {
         tags.push(LIVE_TAG.to_owned());
     }
-    if !missing.is_empty() {
+    if !missing.is_empty() || !emptied.is_empty() {
         tags.push(INCOMPLETE_TAG.to_owned());
     }
     let mut record = BackupRecord {
@@ -133,7 +144,7 @@ pub(super) fn back_up(
         (Walk::Changed, Some(base)) => base.since_full.saturating_add(1),
         _ => 0,
     };
-    let errors = errors - failed_streams;
+    let errors = errors - failed_streams + emptied.len() as u64;
     Ok(Made {
         id,
         parent: record.parent,

@@ -18,6 +18,7 @@ mod base;
 mod changed;
 pub mod check;
 mod dumps;
+mod emptied;
 mod error;
 pub mod hooks;
 pub mod lock;

@@ -1,5 +1,6 @@
 //! Backups from snapshots, and from where there are none.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use backup::attributes::Zone;
 use engine::catalog::{LIVE_TAG, Outcome, Task};
 use engine::job::lock::ProjectLock;
 use engine::job::{Backups, Error, Made, Walk};
+use policy::{Count, Keep};
 use repository::blob_writer::Destination;
 use repository::id::Id;
 use repository::lock::Lock;
@@ -213,4 +215,25 @@ fn a_repository_in_the_project_is_not_backed_up_into_itself() {
     site.config.repositories.get_mut("offsite").unwrap().url = inner.to_str().unwrap().to_owned();
     let backups = site.back_up().unwrap();
     assert_eq!(made(&backups).summary.total_files_processed, 1);
+}
+
+#[test]
+fn a_path_that_is_empty_all_at_once_makes_the_backup_incomplete() {
+    let mut site = Site::plain();
+    site.plan().keep = Keep { last: Some(Count::AtMost(1)), ..Keep::default() };
+    let good = site.back_up().unwrap().into.remove(0).backup.unwrap().id;
+    // As if its file system was not mounted.
+    let away = site.shop().with_extension("away");
+    fs::rename(site.shop(), &away).unwrap();
+    fs::create_dir(site.shop()).unwrap();
+    for _ in 0..2 {
+        let backups = site.back_up().unwrap();
+        assert_eq!(backups.outcome(), Outcome::Incomplete);
+        assert!(backups.into[0].backup.as_ref().unwrap().record.tags.iter().any(|tag| tag == "incomplete"));
+    }
+    assert!(site.told.all().contains("is its file system not mounted?"), "{}", site.told.all());
+    assert!(site.open("offsite").backups().unwrap().0.iter().any(|(id, _)| *id == good), "the good one stays");
+    fs::remove_dir(site.shop()).unwrap();
+    fs::rename(&away, site.shop()).unwrap();
+    assert_eq!(site.back_up().unwrap().outcome(), Outcome::Succeeded);
 }
