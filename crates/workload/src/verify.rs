@@ -41,8 +41,8 @@ pub struct Copy<'a> {
 pub struct Questions {
     /// The database for the query; `None` for each that is not the server's own.
     pub database: Option<String>,
-    /// A query of the project's own. It must succeed; if it gives rows, the first value of the first must be neither empty,
-    /// `0`, `f` nor `false`.
+    /// A query of the project's own. It must succeed and give a row, whose first value is neither empty, `0`, `f`, `false`
+    /// nor NULL.
     pub query: Option<String>,
     /// An empty directory in which a throw-away server may keep socket, log and data. With room for the data where a dump
     /// is loaded.

@@ -79,7 +79,7 @@ fn examine(running: &Running, questions: &Questions, started_in: Duration) -> Re
             None => verified.databases.clone(),
         };
         for database in asked_of {
-            verified.answer = ask(&mut client, &database, query).map_err(asked)?;
+            verified.answer = Some(ask(&mut client, &database, query).map_err(asked)?);
         }
     }
     Ok(verified)
@@ -111,14 +111,17 @@ fn check_tables(client: &mut Client, warnings: &mut Vec<String>) -> Result<usize
 }
 
 /// The first row of the project's own query.
-fn ask(client: &mut Client, database: &str, query: &str) -> Result<Option<String>, Error> {
+fn ask(client: &mut Client, database: &str, query: &str) -> Result<String, Error> {
     let query = query.trim().trim_end_matches(';');
     let rows = client.ask("the query", &format!("use {};\n{query};", identifier(database)), CHECK)?;
-    let Some(row) = rows.into_iter().next() else { return Ok(None) };
-    if row.first().is_none_or(|value| value != "NULL" && agrees(value)) {
-        return Ok(Some(row.join("\t")));
-    }
-    Err(client.failed(&format!("the query in {}", literal(database)), format!("it gave {:?}", row.join("\t"))))
+    let gave = match rows.into_iter().next() {
+        Some(row) if row.first().is_some_and(|value| value != "NULL" && agrees(value)) => {
+            return Ok(row.join("\t"));
+        }
+        Some(row) => format!("it gave {:?}", row.join("\t")),
+        None => "it gave no row".to_owned(),
+    };
+    Err(client.failed(&format!("the query in {}", literal(database)), gave))
 }
 
 /// Links that lead out of the copy are turned to where the copy has what they named: the server would open what is live.

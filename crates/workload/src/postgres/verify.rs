@@ -137,7 +137,9 @@ fn queried(
         // Ours names none but the server's own.
         client.ask("the query", "reset search_path;", SOON)?;
         let rows = client.ask("the query", &format!("{query}\n;"), QUERY)?;
-        let Some(row) = rows.first() else { continue };
+        let Some(row) = rows.first() else {
+            return Err(server.failed("the query", format!("{database} answers with no row")));
+        };
         if !agrees(row.first().map(String::as_str).unwrap_or_default()) {
             let what = format!("{database} answers {:?}", row.join(", "));
             return Err(server.failed("the query", what));
