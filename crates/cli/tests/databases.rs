@@ -3,29 +3,39 @@
 #![allow(missing_docs, clippy::print_stderr, clippy::disallowed_methods, reason = "what was measured is told")]
 
 mod environment;
+#[path = "../../workload/tests/servers/mariadb.rs"]
+mod mariadb;
 #[path = "../../workload/tests/servers/postgres.rs"]
 mod postgres;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use environment::Run;
 use environment::btrfs::Shop;
+use mariadb::MariaDb;
 use postgres::Postgres;
 use serde_json::Value;
 
-/// A shop with a PostgreSQL on its volume, its database `orders` known to the configuration.
-struct Site {
-    server: Postgres,
+/// A shop with a server on its volume, of which one database is known to the configuration as `orders`.
+struct Site<S> {
+    server: S,
     shop: Shop,
 }
 
-impl Site {
-    fn new(more: &str) -> Site {
+impl Site<Postgres> {
+    fn new(more: &str) -> Self {
+        Site::on(|data| Postgres::start_in(Some(data), &[], ""), |server| server.url("orders"), more)
+    }
+}
+
+impl<S> Site<S> {
+    fn on(start: impl FnOnce(&Path) -> S, url: impl FnOnce(&S) -> String, more: &str) -> Self {
         let shop = Shop::new();
         // The server's user has to come by.
         fs::set_permissions(shop.environment.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-        let server = Postgres::start_in(Some(&shop.directory().join("data")), &[], "");
+        let server = start(&shop.directory().join("data"));
         let config = format!(
             "[repository.here]\nurl = \"{repository}\"\npassword-file = \"{password}\"\n\
              [plan.p]\nbackup = {{ at = \"02:30\", to = [\"here\"] }}\n\
@@ -34,7 +44,7 @@ impl Site {
             repository = shop.environment.path("repository").display(),
             password = shop.environment.path("password").display(),
             shop = shop.name(),
-            url = server.url("orders"),
+            url = url(&server),
         );
         fs::write(shop.environment.path("password"), "correct horse\n").unwrap();
         fs::set_permissions(shop.environment.path("password"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -47,6 +57,30 @@ impl Site {
         command.env_remove("SNAPBACK_REPOSITORY").env_remove("SNAPBACK_PASSWORD");
         command.env("SNAPBACK_CONFIG", self.shop.environment.path("snapback.toml"));
         command.args(arguments).output().unwrap().into()
+    }
+
+    /// Starts throw-away servers on clones of snapshots, two at once; gives how long the longest proof took, in seconds.
+    fn prove(&self, ids: &[&str]) -> f64
+    where
+        S: Sync,
+    {
+        let prove = |id: &str| {
+            let run = self.run(&["database", "verify", id, "--json"]);
+            assert_eq!((run.code, &run.json()[0]["good"]), (0, &true.into()), "{id}: {run:?}");
+            run.json()[0]["seconds"].as_f64().unwrap()
+        };
+        let (first, second) = ids.split_at(ids.len() / 2);
+        let longest = std::thread::scope(|scope| {
+            let halves =
+                [first, second].map(|half| scope.spawn(move || half.iter().map(|id| prove(id)).fold(0.0, f64::max)));
+            halves.map(|half| half.join().unwrap()).into_iter().fold(0.0, f64::max)
+        });
+        assert_eq!(
+            self.shop.list().iter().filter(|snapshot| snapshot["purpose"] == "proof").count(),
+            0,
+            "clones are left"
+        );
+        longest
     }
 
     /// A snapshot of the project: its id, and what was done to the database.
@@ -97,24 +131,14 @@ fn twenty_snapshots_in_a_row_under_load_all_start_and_their_sums_agree() {
         assert_eq!(around["databases"][0]["how"], "checkpoint", "{id}: {around}");
     }
     let (rolled_back_to, started): (Vec<_>, Vec<_>) =
-        snapshots.iter().enumerate().partition(|(number, _)| number % 7 == 6);
-    let verify = |id: &str| {
-        let run = site.run(&["database", "verify", id, "--json"]);
-        assert_eq!((run.code, &run.json()[0]["good"]), (0, &true.into()), "{id}: {run:?}");
-        run.json()[0]["seconds"].as_f64().unwrap()
-    };
-    let (first, second) = started.split_at(started.len() / 2);
-    let longest = std::thread::scope(|scope| {
-        let halves = [first, second]
-            .map(|half| scope.spawn(move || half.iter().map(|(_, (id, _))| verify(id)).fold(0.0, f64::max)));
-        halves.map(|half| half.join().unwrap()).into_iter().fold(0.0, f64::max)
-    });
-    eprintln!("a proof took at most {longest:.2} s");
+        snapshots.iter().map(|(id, _)| id.as_str()).enumerate().partition(|(number, _)| number % 7 == 6);
+    let started: Vec<&str> = started.into_iter().map(|(_, id)| id).collect();
+    eprintln!("a proof took at most {:.2} s", site.prove(&started));
     let newest = site.server.sql("orders", "select count(*) from pgbench_history").parse::<u64>().unwrap();
-    let refused = site.run(&["rollback", &rolled_back_to[0].1.0, "--yes"]);
+    let refused = site.run(&["rollback", rolled_back_to[0].1, "--yes"]);
     assert_eq!(refused.code, 1, "a running server would go on with the old files");
     assert!(refused.stderr.contains("the server of the database orders runs in the directory"), "{}", refused.stderr);
-    for (_, (id, _)) in rolled_back_to.iter().rev() {
+    for (_, id) in rolled_back_to.iter().rev() {
         site.server.stop();
         site.run(&["rollback", id, "--yes"]).succeeds();
         assert!(!site.server.data().join("postmaster.pid").exists(), "it was the old server's");
@@ -122,7 +146,6 @@ fn twenty_snapshots_in_a_row_under_load_all_start_and_their_sums_agree() {
         assert_eq!(site.server.sql("orders", SUMS), "t", "{id}");
         assert!(site.server.sql("orders", "select count(*) from pgbench_history").parse::<u64>().unwrap() < newest);
     }
-    assert_eq!(site.shop.list().iter().filter(|snapshot| snapshot["purpose"] == "proof").count(), 0, "clones are left");
     assert!(still.as_millis() <= GOAL_MS, "writes stood still for {still:?}");
 }
 
@@ -183,4 +206,34 @@ fn a_dump_in_a_backup_is_listed_proven_printed_and_brought_back() {
     let run = site.run(&["database", "restore", "latest", "orders", "--yes"]).succeeds();
     assert_eq!(site.server.sql("orders", "select count(*) from customers"), "1000");
     assert!(run.stderr.contains("is kept as"), "{}", run.stderr);
+}
+
+/// The same of MariaDB.
+#[test]
+fn twenty_snapshots_of_mariadb_under_load_all_start_and_their_sums_agree() {
+    const GOAL_MS: u128 = 500;
+    const SUM: &str = "select sum(balance) = 0 and count(*) = 1000 from account";
+    let more = format!("query = \"{SUM}\"");
+    let mut site = Site::on(|data| MariaDb::start_in(Some(data), &[]), |server| server.url("bank"), &more);
+    site.server.bank();
+    let load = site.server.load(4);
+    let snapshots: Vec<(String, Value)> = (0..20).map(|_| site.snapshot()).collect();
+    let still = load.longest_stand_still();
+    let held = snapshots.iter().map(|(_, around)| around["databases"][0]["stood_still_ms"].as_u64().unwrap()).max();
+    eprintln!(
+        "MariaDB, 20 snapshots under 4 clients: no transfer ended for at most {still:?}; held for at most {held:?} ms"
+    );
+    for (id, around) in &snapshots {
+        assert_eq!(around["databases"][0]["how"], "backup-stage", "{id}: {around}");
+    }
+    let ids: Vec<&str> = snapshots.iter().map(|(id, _)| id.as_str()).collect();
+    let (back, started) = ids.split_first().unwrap();
+    eprintln!("a proof took at most {:.2} s", site.prove(started));
+    let refused = site.run(&["rollback", back, "--yes"]);
+    assert!(refused.code == 1 && refused.stderr.contains("runs in the directory"), "{refused:?}");
+    site.server.stop();
+    site.run(&["rollback", back, "--yes"]).succeeds();
+    site.server.run();
+    assert_eq!(site.server.sql(&format!("use bank; {SUM}")), "1");
+    assert!(still.as_millis() <= GOAL_MS, "writes stood still for {still:?}");
 }

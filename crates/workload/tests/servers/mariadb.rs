@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -198,8 +198,10 @@ impl MariaDb {
     }
 
     fn as_mysql(&self, program: &str) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=mysql", "--regid=mysql", "--clear-groups", "--", program]);
+        // As the user of its files. No other program changes the user: the kernel would forget whom it ends with us.
+        let data = fs::metadata(&self.data).unwrap();
+        let mut command = Command::new(program);
+        command.uid(data.uid()).gid(data.gid());
         command.current_dir("/").stdin(Stdio::null()).env("LC_ALL", "C");
         command
     }

@@ -2,7 +2,7 @@
 //! It is stopped when this is dropped, and by the kernel if the test's thread dies without.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -69,13 +69,7 @@ impl Postgres {
         let log = fs::File::options().create(true).append(true).open(self.home.path().join("log")).unwrap();
         let mut command = self.command("postgres", &["-D", self.data().to_str().unwrap()]);
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        // SAFETY: one system call between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::QUIT))?;
-                Ok(())
-            });
-        }
+        die_with_us(&mut command, rustix::process::Signal::QUIT);
         self.server = Some(command.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.command("pg_isready", &["-q", "-h", self.sockets().to_str().unwrap()]).status().unwrap().success() {
@@ -165,9 +159,10 @@ impl Postgres {
     /// Clients that come, ask, and go, until this is dropped.
     pub(crate) fn visitors(&self, database: &str) -> Visitors {
         let psql = format!("psql -h {} -d {database} -qAtX -c 'select 1'", self.sockets().display());
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--", "sh", "-c"]);
-        command.arg(format!("while :; do PGPORT={} {psql}; done", self.port)).current_dir("/");
+        let mut command = Command::new("sh");
+        self.as_owner(&mut command);
+        die_with_us(&mut command, rustix::process::Signal::KILL);
+        command.arg("-c").arg(format!("while :; do PGPORT={} {psql}; done", self.port)).current_dir("/");
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Visitors(command.spawn().unwrap())
     }
@@ -177,11 +172,17 @@ impl Postgres {
         let versions =
             fs::read_dir("/usr/lib/postgresql").expect("Debian's package postgresql is needed for this test");
         let programs = versions.map(|version| version.unwrap().path().join("bin")).max().unwrap();
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]);
-        command.arg(programs.join(program)).args(arguments);
+        let mut command = Command::new(programs.join(program));
+        self.as_owner(&mut command);
+        command.args(arguments);
         command.current_dir("/").stdin(Stdio::null()).env("LC_ALL", "C").env("PGPORT", self.port.to_string());
         command
+    }
+
+    /// As the user of its files. No other program changes the user: the kernel would forget then whom it ends with us.
+    fn as_owner(&self, command: &mut Command) {
+        let data = fs::metadata(&self.data).unwrap();
+        command.uid(data.uid()).gid(data.gid());
     }
 
     fn must(&self, program: &str, arguments: &[&str]) -> String {
@@ -202,6 +203,14 @@ impl Drop for Postgres {
 pub(crate) fn own(path: &Path) {
     let status = Command::new("chown").args(["-R", "postgres:postgres"]).arg(path).status().unwrap();
     assert!(status.success(), "chown {path:?}");
+}
+
+/// Lets the kernel end it when the thread that starts it ends without.
+fn die_with_us(command: &mut Command, signal: rustix::process::Signal) {
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::process::set_parent_process_death_signal(Some(signal))?));
+    }
 }
 
 /// Clients that come again and again until this is dropped.
