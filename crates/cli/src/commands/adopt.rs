@@ -173,7 +173,8 @@ fn move_it(plan: Plan, command: &Command, session: &Session<'_>) -> Result<ExitC
         output.detail(format_args!("  step      {}", step.name()));
     }
     if !is_wanted(command, output)? {
-        return Ok(if command.dry_run { ExitCode::SUCCESS } else { Code::Failed.into() });
+        let steps = job.steps.iter().map(|step| step.name().to_owned()).collect();
+        return not_done(command, &job.volume.directory, Some(&job.volume.image), steps, output);
     }
     let begun = Instant::now();
     let lock = session.lock()?;
@@ -200,13 +201,32 @@ fn make_subvolume(plan: convert::Plan, directory: &Path, command: &Command, sess
         output.detail(format_args!("  step      {step}"));
     }
     if !is_wanted(command, output)? {
-        return Ok(if command.dry_run { ExitCode::SUCCESS } else { Code::Failed.into() });
+        return not_done(command, directory, None, plan.steps().map(str::to_owned).collect(), output);
     }
     let begun = Instant::now();
     plan.run(&session.lock()?, &System, &mut |what| output.detail(what))?;
     output.message(format_args!("done in {}", human::duration(begun.elapsed())));
     if output.json {
         output.json(&serde_json::json!({ "directory": directory.to_string_lossy(), "image": null }))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A dry run, or somebody who said no.
+fn not_done(
+    command: &Command,
+    directory: &Path,
+    image: Option<&Path>,
+    steps: Vec<String>,
+    output: &Output,
+) -> Result<ExitCode> {
+    if !command.dry_run {
+        return Ok(Code::Failed.into());
+    }
+    if output.json {
+        let image = image.map(Path::to_string_lossy);
+        let directory = directory.to_string_lossy();
+        output.json(&serde_json::json!({ "dry_run": true, "directory": directory, "image": image, "steps": steps }))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -120,6 +120,9 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
     let plan = engine::rollback::plan(&session.state, members, request)?;
     show(&plan, &records[0], &session)?;
     if command.dry_run {
+        if output.json {
+            output.json(&document(&plan))?;
+        }
         return Ok(if plan.refusals.is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() });
     }
     if plan.refusals.is_empty() && !command.yes {
@@ -263,6 +266,28 @@ fn show(plan: &Plan, record: &Record, session: &Session<'_>) -> Result<()> {
         line(output, "refused", &refusal.message);
     }
     Ok(())
+}
+
+/// What `--dry-run --json` prints.
+fn document(plan: &Plan) -> serde_json::Value {
+    let part = |part: &Part| {
+        serde_json::json!({
+            "directory": part.directory,
+            "snapshot": part.to,
+            "losses": part.losses,
+            "holders": part.holders,
+            "mounts_that_stay": part.mounts_below,
+        })
+    };
+    let refusals: Vec<&str> = plan.refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+    serde_json::json!({
+        "dry_run": true,
+        "directories": plan.parts.iter().map(part).collect::<Vec<_>>(),
+        "stopped": plan.stop,
+        "restarted": plan.restart,
+        "steps": plan.steps(),
+        "refusals": refusals,
+    })
 }
 
 fn show_part(part: &Part, stopped: &[String], output: &Output) {

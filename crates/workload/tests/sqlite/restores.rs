@@ -50,8 +50,13 @@ fn what_was_there_is_kept_with_its_log_and_owner_and_mode_come_back() {
     // A program that is killed leaves a log that the file needs.
     let mut writer = std::process::Command::new("sqlite3");
     let mut writer = writer.arg(site.path("app.db")).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    io::Write::write_all(writer.stdin.as_mut().unwrap(), b"UPDATE other SET x = 'later';\n").unwrap();
-    while other(&site, "app.db") != "later" {}
+    io::Write::write_all(writer.stdin.as_mut().unwrap(), b".timeout 20000\nUPDATE other SET x = 'later';\n").unwrap();
+    // Not by looking into it: whoever closes it meanwhile locks it.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !fs::metadata(site.path("app.db-wal")).is_ok_and(|log| log.len() > 4096) {
+        assert!(std::time::Instant::now() < deadline, "the writer does not write");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     writer.kill().unwrap();
     writer.wait().unwrap();
     assert!(fs::metadata(site.path("app.db-wal")).unwrap().len() > 0);

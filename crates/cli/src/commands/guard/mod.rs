@@ -104,6 +104,10 @@ pub(crate) fn run(command: &Command, global: &Global, output: &Output) -> Result
         return status::resume(&guards, output);
     }
     match &command.directory {
+        Some(_) if command.confirm.is_some_and(|time| time.is_zero()) => {
+            let error = CommandError::usage("within no time nobody can confirm");
+            Err(error.hint("--confirm 5m; without it, nobody has to").into())
+        }
         Some(named) => {
             let target = Target::find(named, global)?;
             let [first, ..] = target.directories() else {
