@@ -73,7 +73,7 @@ fn a_directory_on_ext4_is_moved_onto_a_volume_and_back() {
     let plan = plain.run(["adopt", name, "--size", "300MB", "--dry-run"]).succeeds();
     assert!(plan.stderr.contains("onto a btrfs volume of 300 MB"), "{plan:?}");
     let plan = plain.run(["adopt", name, "--size", "300MB", "--dry-run", "--json"]).succeeds().json();
-    assert!(plan["dry_run"] == true && plan["steps"].as_array().unwrap().len() > 3, "{plan}");
+    assert!(plan[0]["dry_run"] == true && plan[0]["steps"].as_array().unwrap().len() > 3, "{plan}");
     plain.run(["adopt", name, "--size", "300MB"]).fails(2, ["no terminal", "--yes"]);
     assert!(is_backup());
 

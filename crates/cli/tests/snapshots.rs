@@ -115,7 +115,7 @@ fn a_rollback_says_what_is_lost_and_who_is_concerned_and_can_be_undone() {
     let mut holder = std::process::Command::new("sleep").arg("60").current_dir(shop.directory()).spawn().unwrap();
     let plan = shop.run(["rollback", &id, "--dry-run"]);
     let document = shop.run(["rollback", &id, "--dry-run", "--json"]).succeeds().json();
-    let losses = &document["directories"][0]["losses"];
+    let losses = &document[0]["directories"][0]["losses"];
     assert_eq!((&losses["changed"], &losses["added"], &losses["removed"]), (&1.into(), &1.into(), &1.into()));
     let rolled_back = shop.run(["rollback", &id, "--yes"]);
     holder.kill().unwrap();
