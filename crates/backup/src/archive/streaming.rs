@@ -23,7 +23,7 @@ const READ_BYTES: usize = 256 << 10;
 /// much (pipe(7), `/proc/sys/fs/pipe-max-size`).
 const PIPE_BYTES: usize = 1 << 20;
 /// Left alone for so long, a pipe gathers what would else be read in parts of 4 KiB, as dump tools write, each of which
-/// would wake this thread and so stop the server for a while: it costs a busy machine of two cores a third of the speed.
+/// would wake this thread and so stop the server for a while (docs/performance.md).
 const PAUSE: Duration = Duration::from_millis(1);
 /// How much is gathered before it is searched for a cut: the chunker is slow in small parts.
 const SEARCH_BYTES: usize = 256 << 10;
