@@ -27,6 +27,7 @@ pub mod config;
 pub mod convert;
 pub mod daemon;
 pub mod database;
+pub mod directories;
 pub mod discover;
 pub mod guard;
 pub mod hook;

@@ -109,3 +109,11 @@ impl OpenFile {
         state.node.take().map(|node| Node { content: Some(pieces), ..node })
     }
 }
+
+/// A stream's place in the tree.
+pub(super) struct Placed {
+    pub(super) number: usize,
+    pub(super) place: Place,
+    /// Whether the parent backup has a file there.
+    pub(super) is_new: bool,
+}

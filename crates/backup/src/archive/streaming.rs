@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::pipe::fcntl_setpipe_size;
 
 use crate::archive::directory::{Directory, Place, Previous, subtree};
-use crate::archive::job::OpenFile;
+use crate::archive::job::{OpenFile, Placed};
 use crate::archive::stream::{Input, MadeUp, Open, StreamEnd};
 use crate::archive::worker::Worker;
 
@@ -29,14 +29,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 const SEARCH_BYTES: usize = 256 << 10;
 /// A stream that stands still is left after at most this time once the run has ended.
 const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
-
-/// A stream's place in the tree.
-pub(super) struct Placed {
-    pub(super) number: usize,
-    place: Place,
-    /// Whether the parent backup has a file there.
-    is_new: bool,
-}
 
 impl Worker<'_> {
     /// Gives what streams make up its places.

@@ -8,9 +8,9 @@ use repository::tree::Node;
 use repository::{BlobReader, Error};
 
 use crate::archive::directory::{Directory, Place};
+use crate::archive::job::Placed;
 use crate::archive::job::{Job, OpenFile};
 use crate::archive::run::Run;
-use crate::archive::streaming::Placed;
 
 pub(super) struct Worker<'a> {
     pub(super) run: &'a Run<'a>,

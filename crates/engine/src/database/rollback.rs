@@ -6,6 +6,8 @@ use snapshot::record::Record;
 use snapshot::rollback::Plan;
 use snapshot::rollback::plan::Refusal;
 
+use crate::directories::shown;
+
 use super::held::{Around, InSnapshot, Kind, Taken};
 
 /// The locks that servers left in a snapshot, relative to its directory. PostgreSQL refuses to start if the process that
@@ -45,7 +47,7 @@ pub fn refuse(plan: &mut Plan, records: &[&Record]) {
         if files.taken == Taken::Several && concerned < all.len() {
             let message = format!(
                 "the database {name} has files outside of {}, which would not go back with it",
-                crate::guard::shown(&directories)
+                shown(&directories)
             );
             plan.refusals
                 .push(Refusal::new(message).or("bring it back from a backup: snapback database restore BACKUP NAME"));

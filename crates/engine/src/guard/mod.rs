@@ -14,7 +14,6 @@ pub mod document;
 mod store;
 pub mod watchdog;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -26,6 +25,7 @@ use snapshot::state::State;
 
 use self::document::{Confirm, Guard, Next, Other, Outcome, Phase};
 use self::store::Store;
+use crate::directories::shown;
 use crate::moment::{Clock, Moment};
 use crate::process::Process;
 use crate::rollback::{Services, refuse_if_impossible};
@@ -322,11 +322,6 @@ fn refuse(other: &Guard) -> Error {
         _ => format!("`snapback confirm {}` if all is well; else wait until it has gone back", other.id),
     };
     Error::refused(format!("guard {} is around {directory} already", other.id)).or(way_out)
-}
-
-/// Directories, for people to read.
-pub fn shown(directories: &[PathBuf]) -> String {
-    directories.iter().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(" and ")
 }
 
 fn too_late(guard: &Guard, outcome: &Outcome) -> Error {

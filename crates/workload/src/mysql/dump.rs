@@ -8,7 +8,7 @@ use std::process::Command;
 use super::accounts;
 use super::client::{Client, Flavour, SYSTEM, Version, command, identifier, literal, reason, refusal};
 use crate::address::{Login, Server};
-use crate::dump::{Contents, Dump, Format, Part, broken};
+use crate::dump::part::{Contents, Dump, Format, Part, broken};
 use crate::error::Error;
 use crate::tool::{Output, Program, Tools};
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::client::{Client, SYSTEM};
 use crate::address::{Login, Server};
 use crate::error::Error;
-use crate::quiesce::{Files, How, LIMIT, Layout, LayoutOf, Released};
+use crate::quiesce::moment::{Files, How, LIMIT, Layout, LayoutOf, Released};
 
 /// So long one of the two stages may wait for statements that run: both and the snapshot have to fit into the limit. While
 /// one waits, whoever comes after it waits, too.

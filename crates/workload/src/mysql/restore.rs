@@ -15,9 +15,9 @@ use super::client::{Client, PATIENCE, feeder, identifier, literal, reason};
 use super::script::{Code, Tables};
 use super::switch::{self, Failure};
 use crate::address::{Login, Server};
-use crate::dump::Part;
+use crate::dump::part::Part;
 use crate::error::Error;
-use crate::restore::{Options, Restored};
+use crate::restore::options::{Options, Restored};
 use crate::tool::{feed, said};
 
 /// Tells our databases from others that happen to be named like them, and keeps what a switch needs to be settled.

@@ -13,7 +13,7 @@ use super::client::{Client, NO_DEFAULTS};
 use crate::address::{Address, Login, Server};
 use crate::error::Error;
 use crate::tool::{Program, Tools, User, is_root, started};
-use crate::verify::Questions;
+use crate::verify::questions::Questions;
 
 const SERVER: Program = Program { names: &["mariadbd", "mysqld"], package: "mariadb-server-core" };
 const INSTALL: Program = Program { names: &["mariadb-install-db", "mysql_install_db"], package: "mariadb-server-core" };

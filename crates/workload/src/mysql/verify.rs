@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::client::{Client, SYSTEM, identifier, literal};
 use super::restore;
 use super::server::{Running, Setup};
-use crate::dump::Part;
+use crate::dump::part::Part;
 use crate::error::Error;
-use crate::restore::Options;
-use crate::verify::{Copy, Open, Questions, Verified, agrees};
+use crate::restore::options::Options;
+use crate::verify::questions::{Copy, Open, Questions, Verified, agrees};
 
 /// For the check of one table, or the query.
 const CHECK: Duration = Duration::from_secs(6 * 3600);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::client::{self, Client, connection};
 use super::quiesce::{SOON, short};
 use crate::address::{Login, Server};
-use crate::dump::{Contents, Dump, Format, Part};
+use crate::dump::part::{Contents, Dump, Format, Part};
 use crate::error::Error;
 use crate::tool::{Output, Program, Tools};
 

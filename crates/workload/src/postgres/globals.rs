@@ -10,7 +10,7 @@ use super::quiesce::SOON;
 use super::statements::{name, statements};
 use crate::address::{Login, Server};
 use crate::error::Error;
-use crate::restore::Restored;
+use crate::restore::options::Restored;
 
 /// A script of roles is text of some kilobytes.
 const SCRIPT_BYTES: u64 = 256 << 20;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::client::Client;
 use crate::address::{Login, Server};
 use crate::error::Error;
-use crate::quiesce::{Beside, Files, How, LIMIT, Layout, LayoutOf, Released};
+use crate::quiesce::moment::{Beside, Files, How, LIMIT, Layout, LayoutOf, Released};
 
 /// For questions that the server answers out of memory.
 pub(super) const SOON: Duration = Duration::from_secs(10);

@@ -14,9 +14,9 @@ use super::quiesce::{SOON, files};
 use super::statements::{name, statements};
 use super::{globals, selection, switch};
 use crate::address::{Login, Server};
-use crate::dump::{Format, Part};
+use crate::dump::part::{Format, Part};
 use crate::error::Error;
-use crate::restore::{Options, Restored};
+use crate::restore::options::{Options, Restored};
 use crate::tool;
 
 /// What the comment of an unfinished database says.

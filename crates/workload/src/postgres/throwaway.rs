@@ -18,7 +18,7 @@ use super::dump::version_of;
 use crate::address::{Address, Login, Server};
 use crate::error::Error;
 use crate::tool::{Program, Tools, User, quit_with_us, said, started};
-use crate::verify::{Copy, Questions};
+use crate::verify::questions::{Copy, Questions};
 
 const POSTGRES: Program = Program { names: &["postgres"], package: "postgresql" };
 

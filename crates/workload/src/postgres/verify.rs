@@ -9,11 +9,11 @@ use super::client::{self, Client, connection};
 use super::quiesce::{SOON, short};
 use super::throwaway::{Programs, SUPERUSER, Throwaway, confine, failed_to, initialize, make};
 use crate::address::Server;
-use crate::dump::Part;
+use crate::dump::part::Part;
 use crate::error::Error;
-use crate::restore::{Options, restore};
+use crate::restore::options::Options;
 use crate::tool::{self, User, said, started};
-use crate::verify::{Copy, Open, Questions, Verified, agrees};
+use crate::verify::questions::{Copy, Open, Questions, Verified, agrees};
 
 /// A query of a project's own may read whole tables.
 const QUERY: Duration = Duration::from_secs(3600);
@@ -54,7 +54,7 @@ pub(crate) fn dump(parts: &[Part], open: &mut Open<'_>, questions: &Questions) -
     let mut warnings = Vec::new();
     for part in parts {
         let options = Options { mark: "verify".to_owned(), ..Options::default() };
-        let restored = restore(&server.login, part, &mut open(part)?, &options)?;
+        let restored = super::restore::restore(&server.login, &server.server(), part, &mut open(part)?, &options)?;
         warnings.extend(restored.warnings);
         if let Some(kept) = restored.kept {
             // Of initdb's own, such as `postgres`.

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::database::Database;
-use crate::dump::{Contents, Dump, Format, Part, broken};
+use crate::dump::part::{Contents, Dump, Format, Part, broken};
 use crate::error::Error;
 
 // The library is built with other flags where .cargo/config.toml is not read.

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use super::database::Database;
 use crate::error::Error;
-use crate::quiesce::{Files, How, Layout, LayoutOf, Released};
+use crate::quiesce::moment::{Files, How, Layout, LayoutOf, Released};
 
 /// So long is waited for a transaction that is under way, while nobody is held yet.
 const PATIENCE: Duration = Duration::from_secs(2);

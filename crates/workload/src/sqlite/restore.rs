@@ -15,9 +15,9 @@ use super::database::{Database, beside};
 use super::switch::{Kept, switch};
 use super::unfinished::Unfinished;
 use super::users;
-use crate::dump::{Format, Part};
+use crate::dump::part::{Format, Part};
 use crate::error::Error;
-use crate::restore::{Options, Restored};
+use crate::restore::options::{Options, Restored};
 
 pub(crate) fn restore(target: &Path, part: &Part, dump: &mut dyn Read, options: &Options) -> Result<Restored, Error> {
     if part.format != Format::SqliteFile {

@@ -11,9 +11,9 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::database::{Database, failed};
-use crate::dump::Part;
+use crate::dump::part::Part;
 use crate::error::Error;
-use crate::verify::{Open, Questions, Verified, agrees};
+use crate::verify::questions::{Open, Questions, Verified, agrees};
 
 /// Looks at a file that may be written.
 pub(crate) fn file(path: &Path, questions: &Questions) -> Result<Verified, Error> {

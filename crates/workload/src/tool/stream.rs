@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
 use super::started;
-use crate::dump::Dump;
+use crate::dump::part::Dump;
 use crate::error::Error;
 
 /// So much of what a program says is kept for its error.
