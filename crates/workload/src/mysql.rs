@@ -6,6 +6,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod client;
+mod databases;
 pub(crate) mod dump;
 pub(crate) mod quiesce;
 pub(crate) mod restore;

@@ -12,4 +12,5 @@ mod selection;
 mod statements;
 mod switch;
 mod throwaway;
+mod unfinished;
 pub(crate) mod verify;

@@ -11,17 +11,15 @@ use std::io::{Cursor, Read};
 use std::process::Stdio;
 
 use super::accounts::COMPLETED;
-use super::client::{Client, PATIENCE, feeder, identifier, literal, reason};
+use super::client::{Client, PATIENCE, feeder, identifier, literal};
+use super::databases::{JOURNAL, Names, exists, run};
 use super::script::{Code, Tables};
 use super::switch::{self, Failure};
 use crate::address::{Login, Server};
 use crate::dump::part::Part;
 use crate::error::Error;
 use crate::restore::options::{Options, Restored};
-use crate::tool::{feed, said};
-
-/// Tells our databases from others that happen to be named like them, and keeps what a switch needs to be settled.
-pub(super) const JOURNAL: &str = "snapback_restore";
+use crate::tool::said;
 
 /// The longest name of a database (manual, "Identifier Names").
 const NAME_CHARACTERS: usize = 64;
@@ -31,16 +29,6 @@ const PACKET: u64 = 1 << 30;
 
 /// More text than this is no list of accounts.
 const ACCOUNTS_BYTES: u64 = 64 << 20;
-
-/// The databases of one restore.
-pub(super) struct Names {
-    /// The final one.
-    pub(super) name: String,
-    /// The one that is loaded.
-    pub(super) loading: String,
-    /// Where the old tables go, if there are any.
-    pub(super) kept: Option<String>,
-}
 
 pub(crate) fn restore(
     login: &Login,
@@ -115,11 +103,6 @@ fn lock(control: &mut Client, name: &str) -> Result<(), Error> {
     }
 }
 
-pub(super) fn exists(control: &mut Client, database: &str) -> Result<bool, Error> {
-    let query = format!("select count(*) from information_schema.schemata where schema_name = {};", literal(database));
-    Ok(control.value("the list of databases", &query)?.is_some_and(|count| count != "0"))
-}
-
 fn is_empty(control: &mut Client, database: &str) -> Result<bool, Error> {
     let name = literal(database);
     let query = format!(
@@ -176,21 +159,6 @@ fn raise_packet(control: &mut Client, login: &Login, server: &Server) -> Option<
     let mut client = Client::open_database(login, server, None).ok()?;
     client.ask("the largest packet", &format!("set global max_allowed_packet = {PACKET};"), PATIENCE).ok()?;
     Some(before)
-}
-
-/// Runs statements that were not written by us.
-pub(super) fn run(
-    login: &Login,
-    server: &Server,
-    database: Option<&str>,
-    input: &mut dyn Read,
-    what: &str,
-) -> Result<(), Error> {
-    let address = login.address.to_string();
-    feed(feeder(login, server, database)?, input, &address, what).map_err(|error| match error {
-        Error::Failed { address, what, reason: said } => Error::Failed { address, what, reason: reason(&said) },
-        other => other,
-    })
 }
 
 fn drop_loading(login: &Login, server: &Server, loading: &str) -> Result<(), Error> {

@@ -16,8 +16,8 @@ use std::process::Stdio;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::client::{Client, PATIENCE, feeder, identifier, literal, reason};
+use super::databases::{JOURNAL, Names, exists, run};
 use super::dump::{character_set, definitions};
-use super::restore::{JOURNAL, Names, exists, run};
 use super::script::{Code, Tables, Trigger};
 use crate::address::{Login, Server};
 use crate::error::Error;

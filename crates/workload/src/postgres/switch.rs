@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Client, identifier, literal};
 use super::quiesce::SOON;
-use super::restore::{Restore, named};
+use super::unfinished::{Restore, named};
 use crate::error::Error;
 
 /// How often it is tried; each time the server waits five seconds.
