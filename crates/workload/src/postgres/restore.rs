@@ -289,13 +289,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_keeps_its_ending_within_63_bytes() {
-        assert_eq!(named("orders", "_x"), "orders_x");
-        let long = named(&"ä".repeat(40), "_restoring_1");
-        assert!(long.len() <= 63 && long.ends_with("ä_restoring_1"), "{long}");
-    }
-
-    #[test]
     fn a_database_is_made_as_it_was_under_another_name() {
         let script = "SET x = 1;\nCREATE DATABASE \"a b\" WITH TEMPLATE = template0 ENCODING = 'UTF8' \
             TABLESPACE = \"fa st\";\nALTER DATABASE \"a b\" OWNER TO \"joe\";\n\\connect x\n\

@@ -68,3 +68,15 @@ pub(super) fn named(stem: &str, ending: &str) -> String {
     }
     format!("{}{ending}", &stem[..length])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_ending_within_63_bytes() {
+        assert_eq!(named("orders", "_x"), "orders_x");
+        let long = named(&"ä".repeat(40), "_restoring_1");
+        assert!(long.len() <= 63 && long.ends_with("ä_restoring_1"), "{long}");
+    }
+}
