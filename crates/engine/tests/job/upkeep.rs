@@ -10,14 +10,18 @@ use snapshot::record::Purpose;
 
 use crate::site::Site;
 
+/// Content of a file, in each round its own, and more than the rest: whichever packs its pieces come into, removing them is
+/// worth a prune.
+fn noise(round: u32) -> String {
+    (0..200_000_u32).map(|number| format!("{:x} ", number.wrapping_mul(2_654_435_761 + round))).collect()
+}
+
 #[test]
 fn retention_follows_each_backup_and_a_prune_comes_when_it_pays() {
     let mut site = Site::plain();
     site.plan().keep = Keep { last: Some(Count::AtMost(1)), ..Keep::default() };
     for round in 0..3 {
-        // Each its own, and more than the rest.
-        let noise = (0..200_000_u32).map(|number| format!("{:x} ", number.wrapping_mul(2_654_435_761 + round)));
-        site.write("index", &noise.collect::<String>());
+        site.write("index", &noise(round));
         let mut backups = site.back_up().unwrap();
         let into = backups.into.remove(0);
         let retained = into.retained.unwrap().unwrap();
@@ -36,26 +40,28 @@ fn retention_follows_each_backup_and_a_prune_comes_when_it_pays() {
 fn a_prune_is_in_nobodys_way() {
     let mut site = Site::plain();
     site.plan().keep = Keep { last: Some(Count::AtMost(1)), ..Keep::default() };
+    site.write("index", &noise(1));
     site.back_up().unwrap();
     // As a backup of another project into the same repository does.
     let id = site.open("offsite").config().id;
     let wanted = site.state.root().join(format!("repository/{id}.wanted"));
     let wanted = std::fs::File::open(wanted).unwrap();
     rustix::fs::flock(&wanted, rustix::fs::FlockOperation::LockShared).unwrap();
-    let pruned = |text: &str| {
-        site.write("index", text);
+    let pruned = |round: u32| {
+        site.write("index", &noise(round));
         site.back_up().unwrap().into.remove(0).pruned.unwrap().unwrap()
     };
-    assert_eq!(pruned("two"), Pruned::InUse);
+    assert_eq!(pruned(2), Pruned::InUse);
     // Closing it would not do while another test starts a child.
     rustix::fs::flock(&wanted, rustix::fs::FlockOperation::Unlock).unwrap();
     // One of another machine has a lock.
     let repository = site.open("offsite");
     let lock = repository::lock::Lock::acquire(&repository, false, &crate::site::holder()).unwrap();
-    assert_eq!(pruned("three"), Pruned::InUse);
+    assert_eq!(pruned(3), Pruned::InUse);
     drop(lock);
     // What was not done is remembered.
-    assert!(matches!(pruned("four"), Pruned::Freed(_)));
+    let pruned = pruned(4);
+    assert!(matches!(pruned, Pruned::Freed(_)), "{pruned:?}");
 }
 
 #[test]
